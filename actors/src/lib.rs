@@ -1,0 +1,13 @@
+//! The behaviour of apt-ostree: what happens in which order, what is undone when, and who restarts
+//! whom. Everything that touches a host stands behind the traits of [`port`].
+//!
+//! Architecture invariants:
+//! - Worker actors never message each other; they answer the coordinator.
+//! - The coordinator alone writes the journal.
+//! - Nothing mutates the host before its `Started` record is durable.
+//! - No FFI, and no privilege: this crate runs whole in a unit test.
+
+pub mod context;
+pub mod port;
+
+pub use context::{Report, Reporter, StepContext};

@@ -1,0 +1,82 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use apt_ostree_proto::UnitName;
+use apt_ostree_proto::service::UnitState;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::PortResult;
+
+/// The service manager.
+#[async_trait(?Send)]
+pub trait Systemd: std::fmt::Debug {
+    /// The state of each unit, loading those that are not loaded. A unit that does not exist has
+    /// `load` = `not-found`.
+    async fn states(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, UnitState>>;
+
+    /// Every unit that is loaded, with its state's cheap part (load, active, sub).
+    async fn list(&self) -> PortResult<BTreeMap<UnitName, UnitState>>;
+
+    /// How the units hang together.
+    async fn dependencies(
+        &self,
+        units: &[UnitName],
+    ) -> PortResult<BTreeMap<UnitName, UnitDependencies>>;
+
+    /// Starts a unit and waits for its job.
+    async fn start(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome>;
+
+    /// Stops a unit and waits for its job.
+    async fn stop(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome>;
+
+    /// Restarts a unit and waits for its job.
+    async fn restart(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome>;
+
+    /// Reloads a unit if it can, else restarts it, and waits for its job.
+    async fn reload_or_restart(&self, unit: &UnitName, timeout: Duration)
+    -> PortResult<JobOutcome>;
+
+    /// Clears a unit's failed state, so that start limits do not stand in the way.
+    async fn reset_failed(&self, unit: &UnitName) -> PortResult<()>;
+
+    /// Has the manager read its unit files again, and the bus its policies.
+    async fn reload_managers(&self) -> PortResult<()>;
+
+    /// Creates what the given tmpfiles fragments describe, and reapplies those about `/run`.
+    async fn create_tmpfiles(&self, fragments: &[std::path::PathBuf]) -> PortResult<()>;
+
+    /// The last lines that a unit logged, for a failure's message.
+    async fn last_log_lines(&self, unit: &UnitName) -> PortResult<Vec<String>>;
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobOutcome {
+    /// As asked.
+    Done,
+    /// The manager says otherwise: `failed`, `timeout`, `dependency`, `canceled`, `skipped`, …
+    Failed(String),
+    /// It did not end within the time given; it was cancelled.
+    TimedOut,
+}
+
+/// A unit's place in the dependency graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitDependencies {
+    /// `Requires=`, `BindsTo=`, `Requisite=`: what this unit needs.
+    pub requires: Vec<UnitName>,
+    /// The reverse of the above, and `PartOf=`: what needs this unit.
+    pub required_by: Vec<UnitName>,
+    /// `After=`: what must be up before this unit starts.
+    pub after: Vec<UnitName>,
+    /// Sockets, timers and paths that start this unit: `TriggeredBy=`.
+    pub triggered_by: Vec<UnitName>,
+    /// Whether `RefuseManualStart=` or `RefuseManualStop=` forbids a restart.
+    pub refuses_restart: bool,
+    /// Whether the unit can reload.
+    pub can_reload: bool,
+    /// The unit file and its drop-ins.
+    pub files: Vec<std::path::PathBuf>,
+}

@@ -1,0 +1,19 @@
+//! The vocabulary that the daemon, its actors, its worker processes and its clients share.
+//!
+//! Architecture invariant: this crate does no I/O and knows no actor; it only names things, checks
+//! that names are well formed, and says how they look on the wire.
+
+pub mod dbus;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod package;
+pub mod plan;
+pub mod record;
+pub mod request;
+pub mod service;
+pub mod status;
+pub mod step;
+
+pub use error::{ErrorCode, Failure};
+pub use id::{CommitId, PackageName, PlanId, Sha256, TransactionId, UnitName, Version};

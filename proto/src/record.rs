@@ -1,0 +1,43 @@
+//! The history: one record a transaction.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::id::{CommitId, TransactionId};
+use crate::package::PackageChange;
+use crate::request::{Caller, UpdateRequest};
+use crate::service::UnitEffect;
+use crate::status::Outcome;
+
+/// What is kept of a transaction once it has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// The transaction.
+    pub id: TransactionId,
+    /// What was asked for, in one line.
+    pub title: String,
+    /// What was asked for, whole.
+    pub request: UpdateRequest,
+    /// Who asked.
+    pub caller: Caller,
+    /// When it began, in seconds since 1970.
+    pub started_seconds: i64,
+    /// How long it took.
+    pub duration_milliseconds: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it failed, when it did.
+    pub failure: Option<Failure>,
+    /// The commit that ran before.
+    pub base: Option<CommitId>,
+    /// The commit that it made or switched to.
+    pub commit: Option<CommitId>,
+    /// The packages that changed, or would have.
+    pub changes: Vec<PackageChange>,
+    /// The units that it touched.
+    pub units: Vec<UnitEffect>,
+    /// How long each step took, in milliseconds, by the step's name and in the steps' order.
+    pub steps: Vec<(String, u64)>,
+    /// Warnings that it left.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,95 @@
+//! Where a transaction stands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::id::TransactionId;
+use crate::step::Step;
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Done, and kept over a reboot.
+    Committed,
+    /// There was nothing to do.
+    NothingToDo,
+    /// Failed before anything on the host changed.
+    Failed,
+    /// Failed or not confirmed, and put back: the host is as it was.
+    RolledBack,
+    /// Cancelled, and put back.
+    Cancelled,
+    /// Done past a named risk, with `--force`.
+    Forced,
+    /// An undo failed: the host needs `apt-ostree repair`.
+    Stuck,
+}
+
+impl Outcome {
+    /// Its name on the wire and in the history.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::NothingToDo => "nothing-to-do",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Cancelled => "cancelled",
+            Self::Forced => "forced",
+            Self::Stuck => "stuck",
+        }
+    }
+
+    /// Reads a name that [`Outcome::name`] gave.
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::Committed,
+            Self::NothingToDo,
+            Self::Failed,
+            Self::RolledBack,
+            Self::Cancelled,
+            Self::Forced,
+            Self::Stuck,
+        ]
+        .into_iter()
+        .find(|outcome| outcome.name() == name)
+    }
+
+    /// Whether the transaction did what was asked.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Committed | Self::NothingToDo | Self::Forced)
+    }
+}
+
+/// What a transaction does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", content = "detail", rename_all = "kebab-case")]
+pub enum Phase {
+    /// It runs this step.
+    Running(Step),
+    /// It undoes this step.
+    Undoing(Step),
+    /// It has ended.
+    Finished(Outcome),
+}
+
+/// A transaction as seen from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransactionStatus {
+    /// Its number.
+    pub id: TransactionId,
+    /// What was asked for, in one line.
+    pub title: String,
+    /// What it does now.
+    pub phase: Phase,
+    /// 0 to 100 over the whole transaction, never falling; 101 when it cannot be told.
+    pub percentage: u32,
+    /// Bytes a second while downloading; 0 else.
+    pub speed: u64,
+    /// Seconds until the download is complete; 0 when unknown.
+    pub remaining_seconds: u64,
+    /// Whether `cancel` will still be heard.
+    pub cancellable: bool,
+    /// Why it failed, once it has.
+    pub failure: Option<Failure>,
+}

@@ -1,0 +1,151 @@
+//! The steps of a transaction, in their order.
+
+use serde::{Deserialize, Serialize};
+
+/// One step of a transaction. The order of the variants is the order in which steps run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Refresh the lists, resolve, classify, predict, check space.
+    Plan,
+    /// Fetch the packages, and verify each as soon as it is there.
+    Download,
+    /// All packages are there and verified.
+    Verify,
+    /// Build the private root that the packages are installed in.
+    Stage,
+    /// Run dpkg in it.
+    Install,
+    /// Commit the change and check the new tree out beside the deployments.
+    Commit,
+    /// Record the units' states; stop those that must stop before the switch.
+    StopUnits,
+    /// Mount the new `/usr`, change `/etc` and `/var`, reload the managers.
+    Switch,
+    /// Start, restart and reload units.
+    StartUnits,
+    /// Watch the touched units.
+    CheckHealth,
+    /// Deploy the commit for the next boot: the pivot.
+    Deploy,
+    /// Stage the deployment, write the history, drop what is no longer needed.
+    Finalize,
+}
+
+impl Step {
+    /// The steps of an update from packages.
+    pub const FROM_PACKAGES: &[Self] = &[
+        Self::Plan,
+        Self::Download,
+        Self::Verify,
+        Self::Stage,
+        Self::Install,
+        Self::Commit,
+        Self::StopUnits,
+        Self::Switch,
+        Self::StartUnits,
+        Self::CheckHealth,
+        Self::Deploy,
+        Self::Finalize,
+    ];
+
+    /// The steps of a switch to a tree that is in the repository already.
+    pub const FROM_COMMIT: &[Self] = &[
+        Self::Plan,
+        Self::Commit,
+        Self::StopUnits,
+        Self::Switch,
+        Self::StartUnits,
+        Self::CheckHealth,
+        Self::Deploy,
+        Self::Finalize,
+    ];
+
+    /// Its name on the wire and in the journal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Download => "download",
+            Self::Verify => "verify",
+            Self::Stage => "stage",
+            Self::Install => "install",
+            Self::Commit => "commit",
+            Self::StopUnits => "stop-units",
+            Self::Switch => "switch",
+            Self::StartUnits => "start-units",
+            Self::CheckHealth => "check-health",
+            Self::Deploy => "deploy",
+            Self::Finalize => "finalize",
+        }
+    }
+
+    /// Reads a name that [`Step::name`] gave.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::FROM_PACKAGES.iter().copied().find(|step| step.name() == name)
+    }
+
+    /// What the step does, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Plan => "Planning",
+            Self::Download => "Downloading",
+            Self::Verify => "Verifying",
+            Self::Stage => "Staging",
+            Self::Install => "Installing",
+            Self::Commit => "Committing",
+            Self::StopUnits => "Stopping units",
+            Self::Switch => "Switching /usr",
+            Self::StartUnits => "Starting units",
+            Self::CheckHealth => "Checking health",
+            Self::Deploy => "Deploying for the next boot",
+            Self::Finalize => "Finishing",
+        }
+    }
+
+    /// Whether the host itself may differ once this step has started. Before that, a failure leaves
+    /// only caches and staging areas behind.
+    pub fn changes_host(self) -> bool {
+        self >= Self::StopUnits
+    }
+
+    /// The step's share of the whole transaction's time, in percent, as measured on a typical update
+    /// of ten packages. The shares of all steps add up to 100.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::Plan => 8,
+            Self::Download => 20,
+            Self::Verify | Self::Stage | Self::StopUnits => 2,
+            Self::Install => 26,
+            Self::Commit | Self::StartUnits => 8,
+            Self::Switch => 4,
+            Self::CheckHealth => 10,
+            Self::Deploy | Self::Finalize => 5,
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weights_of_a_whole_update_add_up_to_a_hundred() {
+        assert_eq!(Step::FROM_PACKAGES.iter().map(|step| step.weight()).sum::<u32>(), 100);
+    }
+
+    #[test]
+    fn steps_run_in_the_order_of_their_variants_and_keep_their_names() {
+        for steps in [Step::FROM_PACKAGES, Step::FROM_COMMIT] {
+            assert!(steps.is_sorted());
+            for step in steps {
+                assert_eq!(Step::parse(step.name()), Some(*step));
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Where things are on the host; one home for every path that more than one module names.
+
+use std::path::{Path, PathBuf};
+
+use apt_ostree_proto::TransactionId;
+
+/// State that survives a reboot: the journal and history database.
+pub const STATE_DIRECTORY: &str = "/var/lib/apt-ostree";
+/// State of this boot only.
+pub const RUNTIME_DIRECTORY: &str = "/run/apt-ostree";
+/// apt's archive cache, shared with apt.
+pub const ARCHIVES: &str = "/var/cache/apt/archives";
+/// The physical root, where OSTree keeps its repository and deployments.
+pub const SYSROOT: &str = "/sysroot";
+/// OSTree's repository.
+pub const REPOSITORY: &str = "/sysroot/ostree/repo";
+/// One directory a transaction: staging area, checkout, kept files of `/etc`.
+pub const LIVE_DIRECTORY: &str = "/sysroot/ostree/live";
+/// The worker, which holds the FFI.
+pub const WORKER: &str = "/usr/libexec/apt-ostree-worker";
+/// The static helper for mount calls, and the rescue guard.
+pub const RESCUE: &str = "/usr/libexec/apt-ostree-rescue";
+
+/// A transaction's directory on the physical root. Writable only in a mount namespace where
+/// `/sysroot` is.
+pub fn live(transaction: TransactionId) -> PathBuf {
+    Path::new(LIVE_DIRECTORY).join(transaction.to_string())
+}
+
+/// The overlays and shims that packages are installed in.
+pub fn stage(transaction: TransactionId) -> PathBuf {
+    live(transaction).join("stage")
+}
+
+/// The checkout of the transaction's commit; its `usr` is what is mounted.
+pub fn checkout(transaction: TransactionId) -> PathBuf {
+    live(transaction).join("tree")
+}
+
+/// Staged files of `/etc`; after the exchange, the files that were there.
+pub fn etc_delta(transaction: TransactionId) -> PathBuf {
+    live(transaction).join("etc")
+}
+
+/// Staged files of `/var`, on `/var`'s own file system.
+pub fn var_delta(transaction: TransactionId) -> PathBuf {
+    Path::new(STATE_DIRECTORY).join("delta").join(transaction.to_string())
+}
+
+/// The ref that holds the transaction's commit.
+pub fn live_ref(transaction: TransactionId) -> String {
+    format!("apt-ostree/live/{transaction}")
+}
+
+/// The pinned peer mount namespace of a transaction's switch.
+pub fn peer_namespace(transaction: TransactionId) -> PathBuf {
+    Path::new(RUNTIME_DIRECTORY).join("peer").join(transaction.to_string())
+}

@@ -1,0 +1,4 @@
+//! The edges of apt-ostree: the host that it changes, the bus that it is asked on, the terminal
+//! that it is watched on.
+
+pub mod host;
