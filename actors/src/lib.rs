@@ -9,5 +9,8 @@
 
 pub mod context;
 pub mod port;
+pub mod overlay;
+pub mod package;
+pub mod saga;
 
 pub use context::{Report, Reporter, StepContext};

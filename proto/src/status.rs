@@ -14,6 +14,8 @@ pub enum Outcome {
     Committed,
     /// There was nothing to do.
     NothingToDo,
+    /// A plan was made, as asked; nothing changed.
+    Planned,
     /// Failed before anything on the host changed.
     Failed,
     /// Failed or not confirmed, and put back: the host is as it was.
@@ -32,6 +34,7 @@ impl Outcome {
         match self {
             Self::Committed => "committed",
             Self::NothingToDo => "nothing-to-do",
+            Self::Planned => "planned",
             Self::Failed => "failed",
             Self::RolledBack => "rolled-back",
             Self::Cancelled => "cancelled",
@@ -45,6 +48,7 @@ impl Outcome {
         [
             Self::Committed,
             Self::NothingToDo,
+            Self::Planned,
             Self::Failed,
             Self::RolledBack,
             Self::Cancelled,
@@ -57,7 +61,7 @@ impl Outcome {
 
     /// Whether the transaction did what was asked.
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Committed | Self::NothingToDo | Self::Forced)
+        matches!(self, Self::Committed | Self::NothingToDo | Self::Planned | Self::Forced)
     }
 }
 

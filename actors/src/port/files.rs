@@ -23,6 +23,10 @@ pub trait Files: std::fmt::Debug {
     /// edited since: it is left alone and named in the answer. Undo.
     async fn revert(&self, delta: &Delta) -> PortResult<Vec<String>>;
 
+    /// Appends what dpkg and apt logged in the staged root (`/var/log/dpkg.log`, apt's `history.log`
+    /// and `term.log`) to the host's own logs. Idempotent: what is there already is not repeated.
+    async fn append_logs(&self, transaction: TransactionId) -> PortResult<()>;
+
     /// Removes the transaction's staging areas and kept files. Idempotent.
     async fn discard(&self, transaction: TransactionId) -> PortResult<()>;
 }

@@ -22,6 +22,15 @@ pub trait Packages: std::fmt::Debug {
     async fn resolve(&self, selection: &Selection, context: &StepContext)
     -> PortResult<Resolution>;
 
+    /// The same with the packages of `kept` left at the versions that are installed, and everything
+    /// that would need them at another version left too. What is left is not in the answer.
+    async fn resolve_keeping(
+        &self,
+        selection: &Selection,
+        kept: &[PackageChange],
+        context: &StepContext,
+    ) -> PortResult<Resolution>;
+
     /// The packages that differ between the trees of two commits, by their dpkg databases.
     async fn difference(
         &self,

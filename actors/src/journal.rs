@@ -1,0 +1,398 @@
+//! The journal and the history: one SQLite file.
+//!
+//! Durability: WAL with `synchronous=FULL`, so that an entry that was written survives a power cut
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>); the directory is fsynced once the file is
+//! there. A ballast file stands beside it and is given up when the disk is full, so that an undo
+//! needs no new space.
+//!
+//! Schema changes are additive: an older daemon can recover what a newer one wrote.
+
+mod entry;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use apt_ostree_proto::id::BootId;
+use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::{Caller, UpdateRequest};
+use apt_ostree_proto::status::Outcome;
+use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
+
+use crate::saga::Mark;
+pub use entry::{Entry, Payload};
+
+/// The database's file name within the state directory.
+const DATABASE: &str = "state.db";
+/// Given up when the disk is full.
+const BALLAST: &str = "ballast";
+/// Enough for every entry and page that the longest unwind writes: a few hundred rows and the WAL
+/// that SQLite grows before it checkpoints (1,000 pages of 4 KiB).
+const BALLAST_BYTES: u64 = 8 << 20;
+
+/// The journal of one host. Blocking: call it off the arbiter.
+#[derive(Debug)]
+pub struct Journal {
+    connection: Connection,
+    directory: PathBuf,
+}
+
+/// A transaction as the journal has it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its number.
+    pub id: TransactionId,
+    /// What was asked for, in one line.
+    pub title: String,
+    /// What was asked for.
+    pub request: UpdateRequest,
+    /// Who asked.
+    pub caller: Caller,
+    /// Its steps.
+    pub steps: Vec<Step>,
+    /// The boot that it began in.
+    pub boot: Option<BootId>,
+    /// When it began, in seconds since 1970.
+    pub started_seconds: i64,
+    /// Its log.
+    pub entries: Vec<Entry>,
+}
+
+impl Recorded {
+    /// The log without what it carries.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.entries.iter().map(|entry| entry.mark).collect()
+    }
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, making both where they are missing. `StateUnreadable` when
+    /// the file is no journal of ours or is damaged; it is left as it is.
+    pub fn open(directory: &Path) -> Result<Self, Failure> {
+        let unreadable = |error: &rusqlite::Error| {
+            Failure::caused(
+                ErrorCode::StateUnreadable,
+                &format!("cannot open {}", directory.join(DATABASE).display()),
+                error,
+            )
+        };
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Failure::caused(
+                ErrorCode::StateUnreadable,
+                &format!("cannot make {}", directory.display()),
+                &error,
+            )
+        })?;
+        let connection = Connection::open(directory.join(DATABASE)).map_err(|e| unreadable(&e))?;
+        schema::prepare(&connection).map_err(|e| unreadable(&e))?;
+        let journal = Self { connection, directory: directory.to_owned() };
+        journal.sync_directory()?;
+        journal.lay_ballast();
+        Ok(journal)
+    }
+
+    /// Begins a transaction and gives it its number. Durable when it returns.
+    pub fn begin(
+        &self,
+        title: &str,
+        request: &UpdateRequest,
+        caller: &Caller,
+        steps: &[Step],
+        boot: Option<&BootId>,
+    ) -> Result<TransactionId, Failure> {
+        let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
+        self.write(|connection| {
+            connection.execute(
+                "INSERT INTO transactions (title, request, caller, steps, boot, started_seconds)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    title,
+                    json(request)?,
+                    json(caller)?,
+                    names.join(","),
+                    boot.map(BootId::as_str),
+                    seconds_now(),
+                ],
+            )?;
+            Ok(connection.last_insert_rowid())
+        })
+        .map(|id| TransactionId(id.unsigned_abs()))
+    }
+
+    /// Adds one entry to a transaction's log. Durable when it returns.
+    pub fn append(&self, id: TransactionId, entry: &Entry) -> Result<(), Failure> {
+        self.write(|connection| {
+            connection.execute(
+                "INSERT INTO entries (transaction_id, mark, payload, at_milliseconds)
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    sql_id(id),
+                    json(&entry.mark)?,
+                    entry.payload.as_ref().map(json).transpose()?,
+                    entry.at_milliseconds,
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Ends a transaction: its last entry and its history record, in one commit.
+    pub fn finish(&self, record: &HistoryRecord, entry: &Entry) -> Result<(), Failure> {
+        self.write(|connection| {
+            let commit = connection.unchecked_transaction()?;
+            commit.execute(
+                "INSERT INTO entries (transaction_id, mark, at_milliseconds) VALUES (?1, ?2, ?3)",
+                params![sql_id(record.id), json(&entry.mark)?, entry.at_milliseconds],
+            )?;
+            commit.execute(
+                "UPDATE transactions SET outcome = ?2, record = ?3 WHERE id = ?1",
+                params![sql_id(record.id), record.outcome.name(), json(record)?],
+            )?;
+            commit.commit()
+        })
+    }
+
+    /// Transactions that have not ended, oldest first.
+    pub fn unfinished(&self) -> Result<Vec<Recorded>, Failure> {
+        let ids = self.read(|connection| {
+            connection
+                .prepare("SELECT id FROM transactions WHERE outcome IS NULL ORDER BY id")?
+                .query_map([], |row| row.get::<_, i64>(0))?
+                .collect::<Result<Vec<i64>, _>>()
+        })?;
+        let load = |id: i64| self.recorded(TransactionId(id.unsigned_abs()));
+        ids.into_iter().filter_map(|id| load(id).transpose()).collect()
+    }
+
+    /// One transaction with its log.
+    pub fn recorded(&self, id: TransactionId) -> Result<Option<Recorded>, Failure> {
+        self.read(|connection| {
+            let head = connection
+                .query_row(
+                    "SELECT title, request, caller, steps, boot, started_seconds
+                     FROM transactions WHERE id = ?1",
+                    [sql_id(id)],
+                    |row| {
+                        let steps: String = row.get(3)?;
+                        let boot: Option<String> = row.get(4)?;
+                        Ok(Recorded {
+                            id,
+                            title: row.get(0)?,
+                            request: column(row, 1)?,
+                            caller: column(row, 2)?,
+                            steps: steps.split(',').filter_map(Step::parse).collect(),
+                            boot: boot.and_then(|text| BootId::parse(text).ok()),
+                            started_seconds: row.get(5)?,
+                            entries: Vec::new(),
+                        })
+                    },
+                )
+                .optional()?;
+            let Some(mut recorded) = head else { return Ok(None) };
+            recorded.entries = connection
+                .prepare(
+                    "SELECT mark, payload, at_milliseconds FROM entries
+                     WHERE transaction_id = ?1 ORDER BY sequence",
+                )?
+                .query_map([sql_id(id)], |row| {
+                    let payload: Option<String> = row.get(1)?;
+                    Ok(Entry {
+                        mark: column(row, 0)?,
+                        payload: payload.map(|text| parse(1, &text)).transpose()?,
+                        at_milliseconds: row.get(2)?,
+                    })
+                })?
+                .collect::<Result<_, _>>()?;
+            Ok(Some(recorded))
+        })
+    }
+
+    /// The newest `limit` records of transactions that have ended, newest first.
+    pub fn history(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
+        self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT record FROM transactions WHERE record IS NOT NULL
+                     ORDER BY id DESC LIMIT ?1",
+                )?
+                .query_map([limit], |row| column(row, 0))?
+                .collect()
+        })
+    }
+
+    /// The record of one transaction that has ended.
+    pub fn record(&self, id: TransactionId) -> Result<Option<HistoryRecord>, Failure> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    "SELECT record FROM transactions WHERE id = ?1 AND record IS NOT NULL",
+                    [sql_id(id)],
+                    |row| column(row, 0),
+                )
+                .optional()
+        })
+    }
+
+    /// The newest transaction that changed the host and was kept, if any.
+    pub fn newest_kept(&self) -> Result<Option<HistoryRecord>, Failure> {
+        let kept =
+            |record: &HistoryRecord| matches!(record.outcome, Outcome::Committed | Outcome::Forced);
+        Ok(self.history(u32::MAX)?.into_iter().find(kept))
+    }
+
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Failure> {
+        query(&self.connection).map_err(|error| {
+            Failure::caused(ErrorCode::StateUnreadable, "cannot read the state database", &error)
+        })
+    }
+
+    /// Runs a write; on a full disk gives up the ballast and tries once more.
+    fn write<T>(&self, act: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
+        let full =
+            |error: &rusqlite::Error| error.sqlite_error_code() == Some(SqliteCode::DiskFull);
+        let result = match act(&self.connection) {
+            Err(error) if full(&error) && self.drop_ballast() => act(&self.connection),
+            result => result,
+        };
+        result.map_err(|error| {
+            let code = if full(&error) { ErrorCode::NoSpace } else { ErrorCode::StateUnreadable };
+            Failure::caused(code, "cannot write the state database", &error)
+        })
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.directory.join(BALLAST)
+    }
+
+    /// Lays the ballast where it is missing and there is room for it.
+    fn lay_ballast(&self) {
+        let lay = || -> std::io::Result<()> {
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(self.ballast())?;
+            if file.metadata()?.len() < BALLAST_BYTES {
+                let flags = rustix::fs::FallocateFlags::empty();
+                rustix::fs::fallocate(&file, flags, 0, BALLAST_BYTES)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = lay() {
+            tracing::warn!(%error, "no room for the journal's ballast");
+        }
+    }
+
+    fn drop_ballast(&self) -> bool {
+        tracing::warn!("the disk is full: giving up the journal's ballast");
+        std::fs::remove_file(self.ballast()).is_ok()
+    }
+
+    fn sync_directory(&self) -> Result<(), Failure> {
+        std::fs::File::open(&self.directory).and_then(|d| d.sync_all()).map_err(|error| {
+            let what = format!("cannot sync {}", self.directory.display());
+            Failure::caused(ErrorCode::StateUnreadable, &what, &error)
+        })
+    }
+}
+
+/// Seconds since 1970.
+pub fn seconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn sql_id(id: TransactionId) -> i64 {
+    i64::try_from(id.0).unwrap_or(i64::MAX)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            index,
+            rusqlite::types::Type::Text,
+            Box::new(error),
+        )
+    })
+}
+
+fn column<T: serde::de::DeserializeOwned>(
+    row: &rusqlite::Row<'_>,
+    index: usize,
+) -> rusqlite::Result<T> {
+    parse(index, &row.get::<_, String>(index)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apt_ostree_proto::request::{Selection, Target};
+
+    fn request() -> UpdateRequest {
+        UpdateRequest::new(Target::Packages(Selection::default()))
+    }
+
+    fn begin(journal: &Journal) -> TransactionId {
+        journal.begin("upgrade", &request(), &Caller::default(), Step::FROM_PACKAGES, None).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_opening_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = {
+            let journal = Journal::open(directory.path()).unwrap();
+            let id = begin(&journal);
+            journal.append(id, &Entry::new(Mark::Started(Step::Plan))).unwrap();
+            id
+        };
+        let journal = Journal::open(directory.path()).unwrap();
+        let unfinished = journal.unfinished().unwrap();
+        assert_eq!(unfinished.len(), 1);
+        assert_eq!(unfinished[0].id, id);
+        assert_eq!(unfinished[0].request, request());
+        assert_eq!(unfinished[0].steps, Step::FROM_PACKAGES);
+        assert_eq!(unfinished[0].marks(), [Mark::Started(Step::Plan)]);
+    }
+
+    #[test]
+    fn numbers_are_never_given_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        let first = begin(&journal);
+        let second = begin(&journal);
+        assert!(first < second);
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(DATABASE);
+        std::fs::write(&path, b"this is no database, and long enough to be looked at".repeat(100))
+            .unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let failure = Journal::open(directory.path()).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::StateUnreadable);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_major_schema_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Journal::open(directory.path()).unwrap());
+        let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
+        connection.pragma_update(None, "user_version", 9_000).unwrap();
+        drop(connection);
+        let failure = Journal::open(directory.path()).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::StateUnreadable);
+        assert!(failure.message.contains("newer"), "{failure}");
+    }
+}

@@ -1,0 +1,270 @@
+//! The package actor: plans, and installation in the sandbox.
+
+use std::rc::Rc;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
+use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
+use apt_ostree_proto::request::{RestartPolicy, Selection};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PlanId, TransactionId};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::context::StepContext;
+use crate::port::{Host, Impact, InstallReport, Packages, PortResult, Resolution, Sandbox};
+
+/// Holds the package and sandbox ports.
+#[derive(Clone, Debug)]
+pub struct PackageActor {
+    packages: Rc<dyn Packages>,
+    sandbox: Rc<dyn Sandbox>,
+}
+
+impl PackageActor {
+    /// An actor on `host`.
+    pub fn new(host: &Host) -> Self {
+        Self { packages: Rc::clone(&host.packages), sandbox: Rc::clone(&host.sandbox) }
+    }
+}
+
+impl Actor for PackageActor {
+    type Context = Context<Self>;
+}
+
+/// What a plan leads to.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// Packages on top of the running tree.
+    Packages(Selection),
+    /// A tree that is there.
+    Tree(TreeSource),
+}
+
+/// Request: make a plan. Nothing but caches changes.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<Plan>")]
+pub struct MakePlan {
+    /// The running commit.
+    pub base: CommitId,
+    /// Where to go.
+    pub goal: Goal,
+    /// Whether to fetch the package lists first.
+    pub refresh: bool,
+    /// What will be restarted.
+    pub restart: RestartPolicy,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<MakePlan> for PackageActor {
+    type Result = ResponseFuture<PortResult<Plan>>;
+
+    fn handle(&mut self, request: MakePlan, _: &mut Self::Context) -> Self::Result {
+        let packages = Rc::clone(&self.packages);
+        Box::pin(async move {
+            match request.goal.clone() {
+                Goal::Packages(selection) => plan_packages(&*packages, &selection, request).await,
+                Goal::Tree(source) => plan_tree(&*packages, source, request).await,
+            }
+        })
+    }
+}
+
+async fn plan_packages(
+    packages: &dyn Packages,
+    selection: &Selection,
+    request: MakePlan,
+) -> PortResult<Plan> {
+    let MakePlan { base, refresh, restart, context, .. } = request;
+    if refresh {
+        packages.refresh(&context).await?;
+    }
+    context.report.fraction(0.5);
+    let resolution = packages.resolve(selection, &context).await?;
+    refuse_untrusted(&resolution)?;
+    context.report.fraction(0.8);
+    let (now, later) = split_by_class(resolution.changes.clone());
+    if let (true, Some(change)) = (now.is_empty(), later.first()) {
+        return Err(next_boot_failure(change, &later));
+    }
+    let unsplit = if later.is_empty() {
+        resolution
+    } else {
+        // What must wait for the next boot may be what the rest depends on: resolve again without it.
+        resolve_without(packages, selection, &later, &context).await?
+    };
+    let impact = packages.impact(&unsplit.changes).await?;
+    Ok(assemble(base, restart, selection, unsplit, impact, later))
+}
+
+fn refuse_untrusted(resolution: &Resolution) -> PortResult<()> {
+    let untrusted = resolution
+        .changes
+        .iter()
+        .find(|change| change.action != Action::Remove && !change.origin.trusted);
+    match untrusted {
+        Some(change) => Err(Failure::new(
+            ErrorCode::Untrusted,
+            format!("no trusted signature covers {} from {}", change.name, change.origin.site),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn split_by_class(changes: Vec<PackageChange>) -> (Vec<PackageChange>, Vec<PackageChange>) {
+    changes.into_iter().partition(|change| change.class == UpdateClass::Live)
+}
+
+fn next_boot_reason(change: &PackageChange) -> String {
+    change.class_reason.clone().unwrap_or_else(|| "it takes effect at the next boot".to_owned())
+}
+
+fn next_boot_failure(first: &PackageChange, all: &[PackageChange]) -> Failure {
+    let others = match all.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    Failure::new(
+        ErrorCode::NextBootOnly,
+        format!("{}{others} cannot change live: {}", first.name, next_boot_reason(first)),
+    )
+}
+
+/// Resolves a whole upgrade again with the packages of `later` left as they are; an explicit request
+/// that needs one of them is refused whole.
+async fn resolve_without(
+    packages: &dyn Packages,
+    selection: &Selection,
+    later: &[PackageChange],
+    context: &StepContext,
+) -> PortResult<Resolution> {
+    let (true, Some(first)) = (selection.is_whole_upgrade(), later.first()) else {
+        return Err(next_boot_failure(&later[0], later));
+    };
+    tracing::info!(package = %first.name, count = later.len(), "left for the next boot");
+    let resolution = packages.resolve_keeping(selection, later, context).await?;
+    refuse_untrusted(&resolution)?;
+    Ok(resolution)
+}
+
+fn assemble(
+    base: CommitId,
+    restart: RestartPolicy,
+    selection: &Selection,
+    resolution: Resolution,
+    impact: Impact,
+    later: Vec<PackageChange>,
+) -> Plan {
+    let mut refused = resolution.refused.clone();
+    refused.extend(later.iter().map(|change| Refusal {
+        subject: change.name.to_string(),
+        reason: next_boot_reason(change),
+    }));
+    let mut warnings = Vec::new();
+    if !resolution.hooks_not_run.is_empty() {
+        warnings.push(format!("apt hooks that are not run: {}", resolution.hooks_not_run.join(", ")));
+    }
+    let id = digest(&(&base, restart, selection, &resolution.inputs, &resolution.changes));
+    Plan {
+        id,
+        source: TreeSource::Packages,
+        base,
+        changes: resolution.changes,
+        units: impact.units,
+        etc_conflicts: impact.etc_conflicts,
+        space: impact.space,
+        refused,
+        warnings,
+        restart,
+    }
+}
+
+async fn plan_tree(
+    packages: &dyn Packages,
+    source: TreeSource,
+    request: MakePlan,
+) -> PortResult<Plan> {
+    let MakePlan { base, restart, context, .. } = request;
+    let commit = match &source {
+        TreeSource::Commit { commit } | TreeSource::Before { commit, .. } => commit,
+        TreeSource::Packages => &base,
+    };
+    let changes = packages.difference(&base, commit, &context).await?;
+    Ok(Plan {
+        id: digest(&(&base, restart, &source)),
+        source,
+        base,
+        changes,
+        units: Vec::new(),
+        etc_conflicts: Vec::new(),
+        space: Vec::new(),
+        refused: Vec::new(),
+        warnings: Vec::new(),
+        restart,
+    })
+}
+
+/// The digest of everything that a plan was made from.
+fn digest(inputs: &impl Serialize) -> PlanId {
+    let bytes = serde_json::to_vec(inputs).unwrap_or_default();
+    let digits: String =
+        Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    PlanId::parse(digits).expect("a SHA-256 digest in lower-case hexadecimal is a plan id")
+}
+
+/// Request: install the packages in the staged root.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<InstallReport>")]
+pub struct InstallPackages {
+    /// The packages.
+    pub changes: Vec<PackageChange>,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<InstallPackages> for PackageActor {
+    type Result = ResponseFuture<PortResult<InstallReport>>;
+
+    fn handle(&mut self, request: InstallPackages, _: &mut Self::Context) -> Self::Result {
+        let sandbox = Rc::clone(&self.sandbox);
+        Box::pin(async move { sandbox.install(&request.changes, &request.context).await })
+    }
+}
+
+/// Request: end what still runs in the sandbox. The undo of [`InstallPackages`].
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct KillInstall(pub TransactionId);
+
+impl Handler<KillInstall> for PackageActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: KillInstall, _: &mut Self::Context) -> Self::Result {
+        let sandbox = Rc::clone(&self.sandbox);
+        Box::pin(async move { sandbox.kill(request.0).await })
+    }
+}
+
+/// Request: take apt's archive lock, or give it back.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub enum ArchiveLock {
+    /// Take it. Idempotent.
+    Take,
+    /// Give it back. Idempotent.
+    Release,
+}
+
+impl Handler<ArchiveLock> for PackageActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: ArchiveLock, _: &mut Self::Context) -> Self::Result {
+        let packages = Rc::clone(&self.packages);
+        Box::pin(async move {
+            match request {
+                ArchiveLock::Take => packages.lock_archives().await,
+                ArchiveLock::Release => packages.unlock_archives().await,
+            }
+        })
+    }
+}

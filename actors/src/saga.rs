@@ -1,0 +1,381 @@
+//! What comes next, decided from the journal alone.
+//!
+//! One rule serves failure, crash recovery and cancel: *undo every step with a started record,
+//! newest first*. [`next`] is pure: the same log gives the same command, so that a daemon that was
+//! killed continues exactly where it was.
+//!
+//! Deploy is the pivot. Once it has succeeded nothing is undone any more; what follows is run again
+//! until it succeeds.
+
+use apt_ostree_proto::status::Outcome;
+use apt_ostree_proto::step::Step;
+use serde::{Deserialize, Serialize};
+
+/// One entry of a transaction's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// The step may have had an effect from here on.
+    Started(Step),
+    /// The step is done.
+    Succeeded(Step),
+    /// The step failed; its effect may or may not have happened.
+    Failed(Step),
+    /// There is nothing to do: the remaining steps are skipped.
+    Satisfied,
+    /// Somebody cancelled, the daemon is about to stop, or it was found dead in the middle.
+    Aborted(Abort),
+    /// The undo of the step may have had an effect from here on.
+    UndoStarted(Step),
+    /// The step's effect is gone.
+    Undone(Step),
+    /// The undo failed.
+    UndoFailed(Step),
+    /// The transaction has ended.
+    Finished(Outcome),
+}
+
+/// Why a transaction unwinds although no step failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Abort {
+    /// A caller cancelled it.
+    Cancelled,
+    /// The daemon was stopped or died in the middle of it.
+    Interrupted,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run this step.
+    Run(Step),
+    /// Undo this step.
+    Undo(Step),
+    /// Write down that the transaction has ended so.
+    Finish(Outcome),
+    /// The transaction has ended; there is nothing to do.
+    Rest,
+}
+
+/// A log that no run of this saga can have written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalLog {
+    /// A step that the transaction does not have.
+    #[error("the log names the step {0}, which the transaction does not have")]
+    ForeignStep(Step),
+    /// A step ended that never started.
+    #[error("the log ends the step {0}, which never started")]
+    NeverStarted(Step),
+    /// A step started out of order.
+    #[error("the log starts the step {0} before an earlier one was done")]
+    OutOfOrder(Step),
+    /// Entries after the end.
+    #[error("the log goes on after its end")]
+    AfterTheEnd,
+}
+
+/// How one step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Untouched,
+    Started,
+    Succeeded,
+    Failed,
+    UndoFailed,
+    Undone,
+}
+
+/// Decides what comes next for a transaction of `steps` with this `log`.
+pub fn next(steps: &[Step], log: &[Mark]) -> Result<Command, IllegalLog> {
+    let fold = Fold::over(steps, log)?;
+    if fold.finished {
+        return Ok(Command::Rest);
+    }
+    if fold.pivoted() {
+        return Ok(fold
+            .next_unfinished()
+            .map_or(Command::Finish(Outcome::Committed), Command::Run));
+    }
+    if fold.unwinding() {
+        return Ok(fold.unwind());
+    }
+    if fold.satisfied {
+        return Ok(Command::Finish(Outcome::NothingToDo));
+    }
+    Ok(fold.next_unfinished().map_or(Command::Finish(fold.outcome_without_pivot()), Command::Run))
+}
+
+/// Whether `log` shows that the pivot is behind.
+pub fn is_past_pivot(steps: &[Step], log: &[Mark]) -> bool {
+    Fold::over(steps, log).is_ok_and(|fold| fold.pivoted())
+}
+
+struct Fold<'a> {
+    steps: &'a [Step],
+    standing: Vec<Standing>,
+    aborted: Option<Abort>,
+    satisfied: bool,
+    finished: bool,
+}
+
+impl<'a> Fold<'a> {
+    fn over(steps: &'a [Step], log: &[Mark]) -> Result<Self, IllegalLog> {
+        let mut fold = Self {
+            steps,
+            standing: vec![Standing::Untouched; steps.len()],
+            aborted: None,
+            satisfied: false,
+            finished: false,
+        };
+        for mark in log {
+            fold.take(*mark)?;
+        }
+        Ok(fold)
+    }
+
+    fn take(&mut self, mark: Mark) -> Result<(), IllegalLog> {
+        if self.finished {
+            return Err(IllegalLog::AfterTheEnd);
+        }
+        match mark {
+            Mark::Started(step) => {
+                let index = self.index(step)?;
+                if self.standing[..index].iter().any(|s| *s != Standing::Succeeded) {
+                    return Err(IllegalLog::OutOfOrder(step));
+                }
+                self.standing[index] = Standing::Started;
+            }
+            Mark::Succeeded(step) => self.set_started(step, Standing::Succeeded)?,
+            Mark::Failed(step) => self.set_started(step, Standing::Failed)?,
+            // An undo that was begun is begun again: every undo is idempotent.
+            Mark::UndoStarted(step) => self.set_started(step, Standing::Failed)?,
+            Mark::Undone(step) => self.set_started(step, Standing::Undone)?,
+            Mark::UndoFailed(step) => self.set_started(step, Standing::UndoFailed)?,
+            Mark::Aborted(abort) => self.aborted = self.aborted.or(Some(abort)),
+            Mark::Satisfied => self.satisfied = true,
+            Mark::Finished(_) => self.finished = true,
+        }
+        Ok(())
+    }
+
+    fn index(&self, step: Step) -> Result<usize, IllegalLog> {
+        self.steps.iter().position(|s| *s == step).ok_or(IllegalLog::ForeignStep(step))
+    }
+
+    fn set_started(&mut self, step: Step, standing: Standing) -> Result<(), IllegalLog> {
+        let index = self.index(step)?;
+        if self.standing[index] == Standing::Untouched {
+            return Err(IllegalLog::NeverStarted(step));
+        }
+        self.standing[index] = standing;
+        Ok(())
+    }
+
+    fn pivoted(&self) -> bool {
+        self.steps
+            .iter()
+            .zip(&self.standing)
+            .any(|(step, standing)| *step == Step::Deploy && *standing == Standing::Succeeded)
+    }
+
+    fn unwinding(&self) -> bool {
+        self.aborted.is_some()
+            || self.standing.iter().any(|standing| {
+                matches!(standing, Standing::Failed | Standing::UndoFailed | Standing::Undone)
+            })
+    }
+
+    fn unwind(&self) -> Command {
+        if self.standing.contains(&Standing::UndoFailed) {
+            return Command::Finish(Outcome::Stuck);
+        }
+        let newest = self.steps.iter().zip(&self.standing).rev().find(|(_, standing)| {
+            matches!(standing, Standing::Started | Standing::Succeeded | Standing::Failed)
+        });
+        match newest {
+            Some((step, _)) => Command::Undo(*step),
+            None => Command::Finish(self.outcome_of_unwind()),
+        }
+    }
+
+    fn outcome_of_unwind(&self) -> Outcome {
+        let touched_the_host = self
+            .steps
+            .iter()
+            .zip(&self.standing)
+            .any(|(step, standing)| step.changes_host() && *standing != Standing::Untouched);
+        match (self.aborted, touched_the_host) {
+            (Some(Abort::Cancelled), _) => Outcome::Cancelled,
+            (_, true) => Outcome::RolledBack,
+            (_, false) => Outcome::Failed,
+        }
+    }
+
+    /// A transaction whose steps have no pivot only looks: it makes a plan.
+    fn outcome_without_pivot(&self) -> Outcome {
+        if self.steps.contains(&Step::Deploy) { Outcome::Committed } else { Outcome::Planned }
+    }
+
+    fn next_unfinished(&self) -> Option<Step> {
+        self.steps
+            .iter()
+            .zip(&self.standing)
+            .find(|(_, standing)| **standing != Standing::Succeeded)
+            .map(|(step, _)| *step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Mark::{Aborted, Failed, Finished, Started, Succeeded, UndoFailed, UndoStarted, Undone};
+
+    const STEPS: &[Step] = Step::FROM_PACKAGES;
+
+    fn run(steps: &[Step], mut answer: impl FnMut(Command) -> Vec<Mark>) -> Vec<Mark> {
+        let mut log = Vec::new();
+        for _ in 0..100 {
+            let command = next(steps, &log).unwrap();
+            match command {
+                Command::Rest => return log,
+                Command::Finish(outcome) => log.push(Finished(outcome)),
+                command => log.extend(answer(command)),
+            }
+        }
+        panic!("the saga does not end: {log:?}");
+    }
+
+    fn succeed(command: Command) -> Vec<Mark> {
+        match command {
+            Command::Run(step) => vec![Started(step), Succeeded(step)],
+            Command::Undo(step) => vec![UndoStarted(step), Undone(step)],
+            Command::Finish(_) | Command::Rest => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn every_step_runs_once_in_order_when_none_fails() {
+        let log = run(STEPS, succeed);
+        let ran: Vec<Step> =
+            log.iter().filter_map(|m| if let Started(s) = m { Some(*s) } else { None }).collect();
+        assert_eq!(ran, STEPS);
+        assert_eq!(log.last(), Some(&Finished(Outcome::Committed)));
+    }
+
+    #[test]
+    fn a_failure_at_any_step_undoes_all_that_started_newest_first() {
+        for (index, failing) in STEPS.iter().enumerate().take(STEPS.len() - 1) {
+            let log = run(STEPS, |command| match command {
+                Command::Run(step) if step == *failing => vec![Started(step), Failed(step)],
+                other => succeed(other),
+            });
+            let undone: Vec<Step> = log
+                .iter()
+                .filter_map(|m| if let Undone(s) = m { Some(*s) } else { None })
+                .collect();
+            let mut expected = STEPS[..=index].to_vec();
+            expected.reverse();
+            assert_eq!(undone, expected, "failing at {failing}");
+            let outcome =
+                if failing.changes_host() { Outcome::RolledBack } else { Outcome::Failed };
+            assert_eq!(log.last(), Some(&Finished(outcome)), "failing at {failing}");
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_entry_resumes_to_an_end() {
+        let golden = run(STEPS, succeed);
+        for cut in 0..golden.len() {
+            let mut log = golden[..cut].to_vec();
+            if !is_past_pivot(STEPS, &log) {
+                log.push(Aborted(Abort::Interrupted));
+            }
+            for _ in 0..100 {
+                match next(STEPS, &log).unwrap() {
+                    Command::Rest => break,
+                    Command::Finish(outcome) => log.push(Finished(outcome)),
+                    command => log.extend(succeed(command)),
+                }
+            }
+            let started: Vec<_> =
+                log.iter().filter(|m| matches!(m, Started(s) if s.changes_host())).collect();
+            match log.last() {
+                Some(Finished(Outcome::Committed)) => {
+                    assert!(is_past_pivot(STEPS, &log[..log.len() - 1]))
+                }
+                Some(Finished(Outcome::RolledBack)) => assert!(!started.is_empty()),
+                Some(Finished(Outcome::Failed)) => assert!(started.is_empty()),
+                other => panic!("cut at {cut}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_undo_that_was_begun_is_begun_again_after_a_crash() {
+        let log = [Started(Step::Plan), Failed(Step::Plan), UndoStarted(Step::Plan)];
+        assert_eq!(next(STEPS, &log), Ok(Command::Undo(Step::Plan)));
+    }
+
+    #[test]
+    fn a_failed_undo_ends_stuck_and_a_repair_takes_it_up_again() {
+        let mut log = vec![
+            Started(Step::Plan),
+            Succeeded(Step::Plan),
+            Started(Step::Download),
+            Failed(Step::Download),
+            UndoStarted(Step::Download),
+            UndoFailed(Step::Download),
+        ];
+        assert_eq!(next(STEPS, &log), Ok(Command::Finish(Outcome::Stuck)));
+        log.extend([UndoStarted(Step::Download), Undone(Step::Download)]);
+        assert_eq!(next(STEPS, &log), Ok(Command::Undo(Step::Plan)));
+    }
+
+    #[test]
+    fn after_the_pivot_a_failure_is_tried_again_and_nothing_is_undone() {
+        let mut log: Vec<Mark> =
+            STEPS[..11].iter().flat_map(|s| [Started(*s), Succeeded(*s)]).collect();
+        assert_eq!(next(STEPS, &log), Ok(Command::Run(Step::Finalize)));
+        log.extend([Started(Step::Finalize), Failed(Step::Finalize), Aborted(Abort::Cancelled)]);
+        assert_eq!(next(STEPS, &log), Ok(Command::Run(Step::Finalize)));
+    }
+
+    #[test]
+    fn a_cancel_is_an_outcome_of_its_own() {
+        let log = [
+            Started(Step::Plan),
+            Succeeded(Step::Plan),
+            Aborted(Abort::Cancelled),
+            UndoStarted(Step::Plan),
+            Undone(Step::Plan),
+        ];
+        assert_eq!(next(STEPS, &log), Ok(Command::Finish(Outcome::Cancelled)));
+    }
+
+    #[test]
+    fn a_dry_run_ends_with_its_plan() {
+        let log = [Started(Step::Plan), Succeeded(Step::Plan)];
+        assert_eq!(next(&[Step::Plan], &log), Ok(Command::Finish(Outcome::Planned)));
+    }
+
+    #[test]
+    fn nothing_to_do_ends_at_once() {
+        let log = [Started(Step::Plan), Succeeded(Step::Plan), Mark::Satisfied];
+        assert_eq!(next(STEPS, &log), Ok(Command::Finish(Outcome::NothingToDo)));
+    }
+
+    #[test]
+    fn impossible_logs_are_refused() {
+        use IllegalLog::{AfterTheEnd, ForeignStep, NeverStarted, OutOfOrder};
+        let table: [(&[Step], Vec<Mark>, IllegalLog); 4] = [
+            (&[Step::Plan], vec![Started(Step::Deploy)], ForeignStep(Step::Deploy)),
+            (STEPS, vec![Succeeded(Step::Plan)], NeverStarted(Step::Plan)),
+            (STEPS, vec![Started(Step::Download)], OutOfOrder(Step::Download)),
+            (STEPS, vec![Finished(Outcome::Failed), Started(Step::Plan)], AfterTheEnd),
+        ];
+        for (steps, log, error) in table {
+            assert_eq!(next(steps, &log), Err(error));
+        }
+    }
+}
