@@ -1,0 +1,94 @@
+#!/bin/bash
+# supervise.sh NAME: runs the test host NAME until it is switched off or standard input ends, boots it
+# again when it reboots, and leaves nothing behind. Runs in the host's network namespace, which the
+# mirror shares: 127.0.0.1 is the same for both, and the mirror lives on over reboots.
+#
+# In the run directory: leader (the machine's number of the host's PID 1, there while it runs),
+# boots (how many so far), boot_id, cgroup, console.log, mirror.log, power (what to do after the next exit).
+set -euo pipefail
+. "$(dirname -- "$0")/../settings.sh"
+
+name=$1
+run=$run_root/$name
+cgroup=$(cat "$run/cgroup")
+reboot_status=129 # 128 + SIGHUP: what reboot(2) does to PID 1 of a pid namespace
+unshare_pid=
+mirror_pid=
+watch_pid=
+
+end_host() {
+    trap '' TERM INT HUP
+    [ -z "$watch_pid" ] || kill "$watch_pid" 2> /dev/null || true
+    [ -z "$mirror_pid" ] || kill "$mirror_pid" 2> /dev/null || true
+    [ -z "$unshare_pid" ] || kill -KILL "$unshare_pid" 2> /dev/null || true
+    echo 1 > "$cgroup/host/cgroup.kill" 2> /dev/null || true
+    wait
+    # Out of the cgroup that is about to go.
+    echo $$ > "${cgroup%/*}/cgroup.procs"
+    "$here/boot/remove-cgroup.sh" "$cgroup"
+    rm -f "$run/leader" "$run/supervisor"
+    [ ! -e "$run/disposable" ] || rm -rf --one-file-system "$run"
+}
+
+start_mirror() {
+    local program roots=() root
+    for program in "${MIRROR:-}" "$project"/target/{release,debug}/examples/mirror; do
+        [ -x "$program" ] && break
+    done
+    [ -x "$program" ] || { echo 'no mirror: build it with cargo build --example mirror'; return; }
+    mkdir -p "$run/mirror"
+    for root in "$run/mirror" "$suite_root/mirror"; do
+        roots+=(--root "$root")
+    done
+    setpriv --pdeathsig KILL "$program" --listen 127.0.0.1:8080 --control "$run/mirror.control" "${roots[@]}" \
+        > "$run/mirror.log" 2>&1 < /dev/null &
+    mirror_pid=$!
+}
+
+# Whoever started us may be killed without a word; the kernel closes its end of the pipe all the same.
+watch_standard_input() {
+    [ -p /dev/stdin ] || return 0
+    exec 5<&0
+    (cat <&5 > /dev/null; kill -TERM $$) &
+    watch_pid=$!
+    exec 5<&- < /dev/null
+}
+
+# Boots once; the status says how the host ended.
+boot() {
+    rm -f "$run/power"
+    : > "$run/leader.new"
+    # A power cut leaves the cgroup frozen.
+    echo 0 > "$cgroup/host/cgroup.freeze"
+    setpriv --pdeathsig KILL unshare --mount --pid --uts --ipc --fork --kill-child \
+        "$here/boot/namespace.sh" "$name" < /dev/null &
+    unshare_pid=$!
+    while [ ! -s "$run/leader.new" ] && kill -0 "$unshare_pid" 2> /dev/null; do
+        sleep 0.01
+    done
+    boots=$((boots + 1))
+    echo "$boots" > "$run/boots"
+    mv "$run/leader.new" "$run/leader"
+    local status=0
+    wait "$unshare_pid" || status=$?
+    unshare_pid=
+    rm -f "$run/leader"
+    return "$status"
+}
+
+mkdir -p "$cgroup/host" "$cgroup/supervisor"
+echo $$ > "$cgroup/supervisor/cgroup.procs"
+trap end_host EXIT
+trap 'exit 143' TERM INT HUP
+echo $$ > "$run/supervisor"
+ip link set lo up
+start_mirror
+watch_standard_input
+
+boots=0
+while :; do
+    status=0
+    boot || status=$?
+    echo "boot $boots ended with status $status"
+    [ "$status" = "$reboot_status" ] || [ "$(cat "$run/power" 2> /dev/null)" = on ] || break
+done
