@@ -16,6 +16,14 @@ pub struct StepContext {
     pub report: Reporter,
 }
 
+impl StepContext {
+    /// The same, deaf to a cancel: for undos, and for what lies behind the pivot.
+    pub fn uncancellable(mut self) -> Self {
+        self.cancel = CancellationToken::new();
+        self
+    }
+}
+
 /// What a step tells while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {

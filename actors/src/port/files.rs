@@ -64,6 +64,14 @@ pub struct Delta {
     pub live_data: Vec<String>,
 }
 
+impl Delta {
+    /// The paths that change below `/etc`, without the leading `/etc/`.
+    pub fn changed_in_etc(&self) -> Vec<PathBuf> {
+        let in_etc = self.entries.iter().filter(|entry| entry.place == Placement::Etc);
+        in_etc.map(|entry| entry.path.clone()).collect()
+    }
+}
+
 /// One path's change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaEntry {
