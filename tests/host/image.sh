@@ -15,9 +15,9 @@ image=$suite_root/$variant.ext4
 
 # The packages under test: the newest build of the product's own, if there is one, and the toy service.
 packages_under_test() {
-    find "$project/target/deb" -maxdepth 1 -name 'apt-ostree_*.deb' -printf '%T@ %p\n' 2> /dev/null \
-        | sort -n | tail -n 1 | cut -d' ' -f2-
-    find "$host_root/hello-svc" -maxdepth 1 -name 'hello-svc_1_*.deb' 2> /dev/null
+    [ ! -d "$project/target/deb" ] \
+        || find "$project/target/deb" -maxdepth 1 -name 'apt-ostree_*.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-
+    find "$host_root/hello-svc" -maxdepth 1 -name 'hello-svc_1_*.deb'
 }
 
 build_rootfs() {
@@ -31,7 +31,7 @@ exec 9> "$suite_root/lock"
 flock 9
 
 "$here/key.sh" toys > /dev/null
-[ ! -x "$here/hello-svc/build.sh" ] || "$here/hello-svc/build.sh"
+"$here/hello-svc/build.sh"
 
 rootfs=$suite_root/rootfs${KERNEL:+-kernel}-$(cat "$here/image/rootfs.sh" "$here/image/packages.list" | short_digest)
 [ -d "$rootfs" ] || build_rootfs "$rootfs"

@@ -14,6 +14,9 @@ if [ -n "$image" ]; then "$here/clean" "$name"; else "$here/clean" --keep-disk "
 
 cgroups=/sys/fs/cgroup/unified
 [ -d "$cgroups" ] || cgroups=/sys/fs/cgroup
-mkdir -p "$run/root"
+mkdir -p "$run/root" "$run/mirror"
 echo "$cgroups/apt-ostree-test-$(printf '%s' "$run" | short_digest)-$name" > "$run/cgroup"
+# What the host has already, so that its sources are all there. Tests replace it.
+"$here/repository.sh" "$run/mirror/toys" "$host_root"/hello-svc/hello-svc_1_*.deb
+"$here/repository.sh" --origin=repacked "$run/mirror/repacked" ${REPACKED:+"$REPACKED"/*.deb}
 [ -z "$image" ] || cp --sparse=always --reflink=auto "$image" "$run/disk.ext4"

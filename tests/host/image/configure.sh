@@ -23,10 +23,12 @@ deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror/debian-se
 SOURCES
 cat > "$root/etc/apt/sources.list.d/toys.list" <<SOURCES
 deb [signed-by=/usr/share/keyrings/toys.gpg] $mirror/toys stable main
+deb [signed-by=/usr/share/keyrings/toys.gpg] $mirror/repacked stable main
 SOURCES
 install -m 644 "$host_root/keys/toys.gpg" "$root/usr/share/keyrings/toys.gpg"
 cat > "$root/etc/apt/apt.conf.d/90test-host" <<CONFIGURATION
 Acquire::Languages "none";
+Acquire::PDiffs "false";
 APT::Install-Recommends "false";
 CONFIGURATION
 
