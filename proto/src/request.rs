@@ -1,7 +1,5 @@
 //! What a caller asks for.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitId, PlanId, TransactionId};
@@ -69,21 +67,12 @@ pub struct UpdateRequest {
     pub force: bool,
     /// Apply exactly this plan, or refuse it as stale.
     pub plan: Option<PlanId>,
-    /// Put everything back unless confirmed within this time after health was found good.
-    pub confirm_timeout: Option<Duration>,
 }
 
 impl UpdateRequest {
     /// A request with the defaults of `apt-ostree apply-live`.
     pub fn new(target: Target) -> Self {
-        Self {
-            target,
-            restart: RestartPolicy::default(),
-            refresh: true,
-            force: false,
-            plan: None,
-            confirm_timeout: None,
-        }
+        Self { target, restart: RestartPolicy::default(), refresh: true, force: false, plan: None }
     }
 }
 

@@ -97,3 +97,36 @@ pub struct TransactionStatus {
     /// Why it failed, once it has.
     pub failure: Option<Failure>,
 }
+
+impl Outcome {
+    /// The exit status of a command whose transaction ended so.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Committed | Self::NothingToDo | Self::Planned => 0,
+            Self::Failed => 1,
+            Self::RolledBack => 3,
+            Self::Forced => 4,
+            Self::Stuck => 6,
+            Self::Cancelled => 130,
+        }
+    }
+}
+
+impl Phase {
+    /// `running`, `undoing` or `finished`.
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Running(_) => "running",
+            Self::Undoing(_) => "undoing",
+            Self::Finished(_) => "finished",
+        }
+    }
+
+    /// The step or outcome.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Running(step) | Self::Undoing(step) => step.name(),
+            Self::Finished(outcome) => outcome.name(),
+        }
+    }
+}
