@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Line<Answer> {
     /// How much of the task is done, from 0 to 1.
     Fraction(f64),
+    /// How many bytes of the task's transfer are done, and how many there are.
+    Transfer(u64, u64),
     /// One package's progress: name, what happens to it, percentage (101 for unknown).
     Item(String, String, u32),
     /// A line of a tool's output.
