@@ -8,6 +8,7 @@
 //! - No FFI, and no privilege: this crate runs whole in a unit test.
 
 pub mod context;
+pub mod download;
 pub mod port;
 pub mod overlay;
 pub mod package;
