@@ -59,6 +59,11 @@ pub enum Reason {
         /// The file that changed.
         path: PathBuf,
     },
+    /// A configuration file that goes by its name changed.
+    Configuration {
+        /// The file.
+        path: PathBuf,
+    },
     /// A process of its maps or executes a file that was replaced or removed.
     OldCode {
         /// The process.

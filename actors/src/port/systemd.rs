@@ -46,6 +46,10 @@ pub trait Systemd: std::fmt::Debug {
     /// Creates what the given tmpfiles fragments describe, and reapplies those about `/run`.
     async fn create_tmpfiles(&self, fragments: &[std::path::PathBuf]) -> PortResult<()>;
 
+    /// Returns when the state of any unit may have changed, or after `timeout`, whichever is first. A
+    /// hint only: a change between two calls can be missed, so callers keep `timeout` short.
+    async fn wait_for_change(&self, timeout: Duration) -> PortResult<()>;
+
     /// The last lines that a unit logged, for a failure's message.
     async fn last_log_lines(&self, unit: &UnitName) -> PortResult<Vec<String>>;
 }
@@ -65,6 +69,11 @@ pub enum JobOutcome {
 /// A unit's place in the dependency graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitDependencies {
+    /// The unit's own name where it was asked for by an alias (`sshd.service` is `ssh.service`);
+    /// none for a unit that does not exist.
+    pub id: Option<UnitName>,
+    /// Every name that it has, aliases included: what an alias stands for tells display managers.
+    pub names: Vec<UnitName>,
     /// `Requires=`, `BindsTo=`, `Requisite=`: what this unit needs.
     pub requires: Vec<UnitName>,
     /// The reverse of the above, and `PartOf=`: what needs this unit.
@@ -73,6 +82,8 @@ pub struct UnitDependencies {
     pub after: Vec<UnitName>,
     /// Sockets, timers and paths that start this unit: `TriggeredBy=`.
     pub triggered_by: Vec<UnitName>,
+    /// The reverse: what this socket, timer or path starts.
+    pub triggers: Vec<UnitName>,
     /// Whether `RefuseManualStart=` or `RefuseManualStop=` forbids a restart.
     pub refuses_restart: bool,
     /// Whether the unit can reload.
