@@ -9,9 +9,12 @@
 
 pub mod context;
 pub mod download;
-pub mod port;
+pub mod health;
 pub mod overlay;
 pub mod package;
+pub mod port;
 pub mod saga;
+pub mod service;
+pub mod sim;
 
 pub use context::{Report, Reporter, StepContext};

@@ -1,0 +1,230 @@
+//! Services: which units an update affects, and how they are stopped, started and put back.
+//!
+//! Architecture invariant: a unit is touched only when [`ServicePlan::touched`] names it, and only
+//! after its state was recorded, so that [`RestoreUnits`] can always put back what was done.
+
+mod decide;
+mod effects;
+mod order;
+mod restore;
+mod run;
+mod scripts;
+mod unit_files;
+
+pub(crate) use run::{describe, quoted_log};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use apt_ostree_proto::UnitName;
+use apt_ostree_proto::request::RestartPolicy;
+use apt_ostree_proto::service::{ScriptRequest, UnitAction, UnitEffect, UnitState};
+use serde::{Deserialize, Serialize};
+
+use crate::context::StepContext;
+use crate::port::{PortResult, ProcessUse, Processes, ReplacedFile, Systemd};
+
+/// What an update does to the host's units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    /// The affected units, by name, each with what is done and why; those left alone among them.
+    pub effects: Vec<UnitEffect>,
+    /// Running units that need a unit that goes down, and so go down and up with it.
+    pub followers: Vec<UnitName>,
+    /// Processes that use replaced files and belong to no unit of the system manager (user
+    /// sessions): nobody restarts them. One entry for each process.
+    pub other_processes: Vec<ProcessUse>,
+}
+
+impl ServicePlan {
+    /// Every unit that the plan touches: what must be recorded before the first is stopped.
+    pub fn touched(&self) -> Vec<UnitName> {
+        let acted = self.effects.iter().filter(|effect| effect.action != UnitAction::Leave);
+        let mut units: Vec<UnitName> =
+            acted.map(|effect| effect.unit.clone()).chain(self.followers.iter().cloned()).collect();
+        units.sort();
+        units.dedup();
+        units
+    }
+
+    /// The touched units whose health counts: all but those that are meant to go.
+    pub fn watched(&self) -> Vec<UnitName> {
+        let gone = self.with(&[UnitAction::Stop]);
+        self.touched().into_iter().filter(|unit| !gone.contains(unit)).collect()
+    }
+
+    /// Whether no unit is touched.
+    pub fn is_empty(&self) -> bool {
+        self.touched().is_empty()
+    }
+
+    fn with(&self, actions: &[UnitAction]) -> Vec<UnitName> {
+        let wanted = self.effects.iter().filter(|effect| actions.contains(&effect.action));
+        wanted.map(|effect| effect.unit.clone()).collect()
+    }
+}
+
+/// The actor that works on units.
+#[derive(Debug)]
+pub struct ServiceActor {
+    systemd: Rc<dyn Systemd>,
+    processes: Rc<dyn Processes>,
+}
+
+impl ServiceActor {
+    /// An actor for the host behind the ports.
+    pub fn new(systemd: Rc<dyn Systemd>, processes: Rc<dyn Processes>) -> Self {
+        Self { systemd, processes }
+    }
+}
+
+impl Actor for ServiceActor {
+    type Context = Context<Self>;
+}
+
+/// Request: find the units that an update affects, and decide what is done with each.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<ServicePlan>")]
+pub struct DetermineEffects {
+    /// What the maintainer scripts asked, in their order.
+    pub requests: Vec<ScriptRequest>,
+    /// Changed paths below `/usr`, with or without the leading `/`.
+    pub changed: Vec<PathBuf>,
+    /// Changed paths below `/etc`, likewise.
+    pub etc_changed: Vec<PathBuf>,
+    /// Files that are replaced or removed.
+    pub replaced: Vec<ReplacedFile>,
+    /// Which units to restart.
+    pub restart: RestartPolicy,
+    /// Whether the new tree was made from packages, whose scripts then have the say.
+    pub from_packages: bool,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<DetermineEffects> for ServiceActor {
+    type Result = ResponseFuture<PortResult<ServicePlan>>;
+
+    fn handle(&mut self, request: DetermineEffects, _: &mut Self::Context) -> Self::Result {
+        let (systemd, processes) = (Rc::clone(&self.systemd), Rc::clone(&self.processes));
+        Box::pin(
+            async move { effects::determine(systemd.as_ref(), processes.as_ref(), &request).await },
+        )
+    }
+}
+
+/// Request: read the units' states, to be journalled before any is touched. Changes nothing.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<BTreeMap<UnitName, UnitState>>")]
+pub struct RecordStates {
+    /// The units: [`ServicePlan::touched`].
+    pub units: Vec<UnitName>,
+}
+
+impl Handler<RecordStates> for ServiceActor {
+    type Result = ResponseFuture<PortResult<BTreeMap<UnitName, UnitState>>>;
+
+    fn handle(&mut self, request: RecordStates, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move { systemd.states(&request.units).await })
+    }
+}
+
+/// Request: stop the units that must be down before the switch, those that need others first.
+/// Idempotent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct StopUnits {
+    /// The plan.
+    pub plan: ServicePlan,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<StopUnits> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: StopUnits, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move { run::stop(systemd.as_ref(), &request.plan, &request.context).await })
+    }
+}
+
+/// Request: restart, reload and start units after the switch, each when what it waits for is up.
+/// Answers the units that are expected to stay up. Errors: `UnitFailed` names the unit, how its job
+/// ended, and its last log lines.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<Vec<UnitName>>")]
+pub struct StartUnits {
+    /// The plan.
+    pub plan: ServicePlan,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<StartUnits> for ServiceActor {
+    type Result = ResponseFuture<PortResult<Vec<UnitName>>>;
+
+    fn handle(&mut self, request: StartUnits, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move { run::start(systemd.as_ref(), &request.plan, &request.context).await })
+    }
+}
+
+/// Request: stop the units that run now and did not before, while the new tree with their unit files
+/// is still there. Undo of [`StartUnits`], idempotent; [`RestoreUnits`] does the rest.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct StopStarted {
+    /// The states that [`RecordStates`] read.
+    pub before: BTreeMap<UnitName, UnitState>,
+    /// The units that may have been touched.
+    pub touched: Vec<UnitName>,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<StopStarted> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: StopStarted, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move {
+            restore::stop_started(
+                systemd.as_ref(),
+                &request.before,
+                &request.touched,
+                &request.context,
+            )
+            .await
+        })
+    }
+}
+
+/// Request: bring every touched unit back to its recorded state, once the old tree is back: what ran
+/// before runs again, on old code; what did not run is stopped. Goes on past a unit that fails and
+/// then answers that failure. Undo of [`StopUnits`], idempotent; not cancellable.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct RestoreUnits {
+    /// The states that [`RecordStates`] read.
+    pub before: BTreeMap<UnitName, UnitState>,
+    /// The units that may have been touched.
+    pub touched: Vec<UnitName>,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<RestoreUnits> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: RestoreUnits, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move {
+            restore::restore(systemd.as_ref(), &request.before, &request.touched, &request.context)
+                .await
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! What is done with one affected unit, and why not more: pure.
+
+use apt_ostree_proto::UnitName;
+use apt_ostree_proto::request::RestartPolicy;
+use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect, UnitState};
+
+use super::scripts::{Asked, Wish};
+use crate::port::UnitDependencies;
+
+/// How many reasons of one unit are kept: enough to understand, few enough to read.
+const MOST_REASONS: usize = 8;
+
+/// What is known about one affected unit.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    pub(super) unit: &'a UnitName,
+    pub(super) state: &'a UnitState,
+    pub(super) dependencies: &'a UnitDependencies,
+    /// What scripts asked of it.
+    pub(super) asked: Option<&'a Asked>,
+    /// Why it is affected otherwise.
+    pub(super) reasons: &'a [Reason],
+}
+
+/// Decides about one unit. None when nothing is to be done and nothing is to be told.
+pub(super) fn decide(
+    evidence: &Evidence<'_>,
+    policy: RestartPolicy,
+    from_packages: bool,
+) -> Option<UnitEffect> {
+    let mut reasons: Vec<Reason> =
+        evidence.asked.map(|asked| asked.reasons.clone()).unwrap_or_default();
+    reasons.extend(evidence.reasons.iter().cloned());
+    reasons.truncate(MOST_REASONS);
+    let decision = match forbidden(evidence, policy) {
+        Some(why) => Decision::Leave(why),
+        None if evidence.state.is_up() => of_running(evidence, policy, from_packages),
+        None => of_stopped(evidence),
+    };
+    let (action, left_because) = match decision {
+        Decision::Do(action) => (action, None),
+        Decision::Leave(why) => (UnitAction::Leave, Some(why)),
+        Decision::Nothing => return None,
+    };
+    Some(UnitEffect { unit: evidence.unit.clone(), action, reasons, left_because })
+}
+
+enum Decision {
+    Do(UnitAction),
+    Leave(String),
+    Nothing,
+}
+
+/// Why the unit is never restarted, if it is not. `names` holds its aliases.
+pub(super) fn protected(unit: &UnitName, names: &[UnitName]) -> Option<&'static str> {
+    std::iter::once(unit).chain(names).find_map(|name| protected_name(name.as_str()))
+}
+
+fn protected_name(name: &str) -> Option<&'static str> {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    let template = stem.split_once('@').map_or(stem, |(template, _)| template);
+    match template {
+        "dbus" | "dbus-broker" => Some("every client of the system bus would lose its connection"),
+        "init" => Some("it is the service manager itself"),
+        "systemd-logind" => Some("sessions hang on it"),
+        "apt-ostreed" => Some("it is this daemon; it takes its new code when it next starts"),
+        "display-manager" | "gdm" | "gdm3" | "lightdm" | "sddm" | "lxdm" | "xdm" | "slim"
+        | "wdm" | "nodm" | "greetd" | "ly" => {
+            Some("restarting it would end the graphical sessions")
+        }
+        "user" | "user-runtime-dir" | "session" => Some("it holds a user's session"),
+        "getty" | "autovt" | "serial-getty" | "console-getty" | "container-getty" => {
+            Some("restarting it would end the login on that terminal")
+        }
+        _ if template.starts_with("systemd-") => Some("it is part of systemd's own core"),
+        _ => None,
+    }
+}
+
+fn forbidden(evidence: &Evidence<'_>, policy: RestartPolicy) -> Option<String> {
+    let acts = evidence.state.is_up() || evidence.asked.is_some();
+    if !acts {
+        return None;
+    }
+    if let Some(why) = protected(evidence.unit, &evidence.dependencies.names) {
+        return Some(why.to_owned());
+    }
+    if policy == RestartPolicy::Never {
+        return Some("no unit is restarted, as asked".to_owned());
+    }
+    if evidence.state.load == "masked" {
+        return Some("it is masked".to_owned());
+    }
+    if evidence.dependencies.refuses_restart {
+        return Some("its unit file refuses to be started or stopped by hand".to_owned());
+    }
+    match evidence.unit.kind() {
+        "service" | "socket" | "timer" | "path" | "target" => None,
+        kind => Some(format!("a {kind} cannot be restarted")),
+    }
+}
+
+fn of_stopped(evidence: &Evidence<'_>) -> Decision {
+    let Some(asked) = evidence.asked else { return Decision::Nothing };
+    let is_new = !matches!(evidence.state.load.as_str(), "loaded" | "masked");
+    match asked.wish {
+        // Whether a unit is enabled shows only after the switch: its unit file may be new.
+        Wish::Start => Decision::Do(UnitAction::Start),
+        Wish::Restart | Wish::StopStart if is_new => Decision::Do(UnitAction::Start),
+        Wish::Stop => Decision::Nothing,
+        _ if is_new => Decision::Leave("there is no such unit".to_owned()),
+        _ if evidence.state.is_failed() => {
+            Decision::Leave("it had failed before the update".to_owned())
+        }
+        _ => Decision::Leave("it does not run".to_owned()),
+    }
+}
+
+fn of_running(evidence: &Evidence<'_>, policy: RestartPolicy, from_packages: bool) -> Decision {
+    let wish = evidence.asked.map(|asked| asked.wish);
+    match wish {
+        Some(Wish::Stop) => return Decision::Do(UnitAction::Stop),
+        Some(Wish::StopStart) => return Decision::Do(UnitAction::StopStart),
+        Some(Wish::Restart) => return Decision::Do(UnitAction::Restart),
+        Some(Wish::Reload | Wish::Start) | None => {}
+    }
+    match demanded(evidence, policy, from_packages) {
+        Some(UnitAction::Restart) => Decision::Do(UnitAction::Restart),
+        _ if wish == Some(Wish::Reload) => Decision::Do(UnitAction::Reload),
+        Some(action) => Decision::Do(action),
+        None if evidence.reasons.is_empty() => Decision::Nothing,
+        None if evidence.unit.kind() == "target" => Decision::Nothing,
+        None => Decision::Leave("no package asked for it; --restart-services does it".to_owned()),
+    }
+}
+
+/// What the reasons besides scripts demand under `policy`.
+fn demanded(
+    evidence: &Evidence<'_>,
+    policy: RestartPolicy,
+    from_packages: bool,
+) -> Option<UnitAction> {
+    // A target runs nothing; its changed file counts from the next boot on.
+    if evidence.unit.kind() == "target" {
+        return None;
+    }
+    let counts = |reason: &&Reason| match policy {
+        RestartPolicy::Affected => true,
+        RestartPolicy::AsPackagesAsk => !from_packages && matches!(reason, Reason::UnitFile { .. }),
+        RestartPolicy::Never => false,
+    };
+    let mut counting = evidence.reasons.iter().filter(counts).peekable();
+    counting.peek()?;
+    let only_configuration = counting.all(|reason| matches!(reason, Reason::Configuration { .. }));
+    if only_configuration && evidence.dependencies.can_reload {
+        Some(UnitAction::Reload)
+    } else {
+        Some(UnitAction::Restart)
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+use apt_ostree_proto::service::ScriptVerb;
+
+use super::*;
+
+fn unit(name: &str) -> UnitName {
+    UnitName::parse(name).unwrap()
+}
+
+fn state(load: &str, active: &str) -> UnitState {
+    UnitState { load: load.to_owned(), active: active.to_owned(), ..UnitState::default() }
+}
+
+fn asked(wish: Wish) -> Asked {
+    let reason = Reason::Script { package: "p".to_owned(), verb: ScriptVerb::Restart };
+    Asked { wish, reasons: vec![reason] }
+}
+
+fn old_code() -> Reason {
+    Reason::OldCode { pid: 1, path: "/usr/lib/libssl.so.3".into() }
+}
+
+/// Decides and tells the action, or the reason for leaving the unit alone.
+fn outcome(
+    name: &str,
+    state: &UnitState,
+    wish: Option<Wish>,
+    reasons: &[Reason],
+    policy: RestartPolicy,
+    from_packages: bool,
+) -> Option<(UnitAction, Option<String>)> {
+    let asked = wish.map(asked);
+    let evidence = Evidence {
+        unit: &unit(name),
+        state,
+        dependencies: &UnitDependencies::default(),
+        asked: asked.as_ref(),
+        reasons,
+    };
+    decide(&evidence, policy, from_packages).map(|effect| (effect.action, effect.left_because))
+}
+
+#[test]
+fn a_running_unit_gets_what_its_scripts_ask() {
+    let up = state("loaded", "active");
+    for (wish, action) in [
+        (Wish::Stop, Some(UnitAction::Stop)),
+        (Wish::StopStart, Some(UnitAction::StopStart)),
+        (Wish::Restart, Some(UnitAction::Restart)),
+        (Wish::Reload, Some(UnitAction::Reload)),
+        // A start is not a restart.
+        (Wish::Start, None),
+    ] {
+        let found = outcome("a.service", &up, Some(wish), &[], RestartPolicy::AsPackagesAsk, true);
+        assert_eq!(found.map(|(action, _)| action), action, "{wish:?}");
+    }
+}
+
+#[test]
+fn a_stopped_unit_stays_stopped_except_for_a_lone_start_or_a_new_unit() {
+    for (load, active, wish, action) in [
+        ("loaded", "inactive", Wish::Start, Some(UnitAction::Start)),
+        ("not-found", "inactive", Wish::Start, Some(UnitAction::Start)),
+        ("not-found", "inactive", Wish::Restart, Some(UnitAction::Start)),
+        ("not-found", "inactive", Wish::StopStart, Some(UnitAction::Start)),
+        ("not-found", "inactive", Wish::Reload, Some(UnitAction::Leave)),
+        ("loaded", "inactive", Wish::Restart, Some(UnitAction::Leave)),
+        ("loaded", "inactive", Wish::StopStart, Some(UnitAction::Leave)),
+        ("loaded", "failed", Wish::Restart, Some(UnitAction::Leave)),
+        ("masked", "inactive", Wish::Start, Some(UnitAction::Leave)),
+        ("loaded", "inactive", Wish::Stop, None),
+    ] {
+        let state = state(load, active);
+        let policy = RestartPolicy::Affected;
+        let found = outcome("a.service", &state, Some(wish), &[old_code()], policy, true);
+        assert_eq!(found.map(|(action, _)| action), action, "{load} {active} {wish:?}");
+    }
+}
+
+#[test]
+fn old_code_counts_when_affected_units_are_to_be_restarted() {
+    let up = state("loaded", "active");
+    let unit_file = Reason::UnitFile { path: "/usr/lib/systemd/system/a.service".into() };
+    let configuration = Reason::Configuration { path: "/etc/a.conf".into() };
+    for (reason, policy, from_packages, action) in [
+        (old_code(), RestartPolicy::Affected, true, UnitAction::Restart),
+        (old_code(), RestartPolicy::AsPackagesAsk, true, UnitAction::Leave),
+        (old_code(), RestartPolicy::AsPackagesAsk, false, UnitAction::Leave),
+        (old_code(), RestartPolicy::Never, true, UnitAction::Leave),
+        (unit_file.clone(), RestartPolicy::AsPackagesAsk, true, UnitAction::Leave),
+        (unit_file, RestartPolicy::AsPackagesAsk, false, UnitAction::Restart),
+        (configuration, RestartPolicy::Affected, true, UnitAction::Restart),
+    ] {
+        let found = outcome("a.service", &up, None, &[reason], policy, from_packages);
+        assert_eq!(found.unwrap().0, action, "{policy:?} {from_packages}");
+    }
+}
+
+#[test]
+fn a_reload_that_was_asked_becomes_a_restart_only_when_old_code_counts() {
+    let up = state("loaded", "active");
+    for (policy, action) in [
+        (RestartPolicy::AsPackagesAsk, UnitAction::Reload),
+        (RestartPolicy::Affected, UnitAction::Restart),
+    ] {
+        let found = outcome("a.service", &up, Some(Wish::Reload), &[old_code()], policy, true);
+        assert_eq!(found.unwrap().0, action);
+    }
+}
+
+#[test]
+fn a_service_that_can_reload_only_reloads_for_changed_configuration() {
+    let evidence = Evidence {
+        unit: &unit("a.service"),
+        state: &state("loaded", "active"),
+        dependencies: &UnitDependencies { can_reload: true, ..UnitDependencies::default() },
+        asked: None,
+        reasons: &[Reason::Configuration { path: "/etc/a.conf".into() }],
+    };
+    let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
+    assert_eq!(effect.action, UnitAction::Reload);
+}
+
+#[test]
+fn the_core_of_the_host_is_never_restarted() {
+    let up = state("loaded", "active");
+    for name in [
+        "dbus.service",
+        "dbus.socket",
+        "dbus-broker.service",
+        "systemd-logind.service",
+        "systemd-journald.service",
+        "init.scope",
+        "lightdm.service",
+        "gdm3.service",
+        "getty@tty1.service",
+        "serial-getty@ttyS0.service",
+        "user@1000.service",
+        "session-4.scope",
+        "apt-ostreed.service",
+        "run-user.mount",
+    ] {
+        for wish in [None, Some(Wish::Restart), Some(Wish::Stop), Some(Wish::StopStart)] {
+            let found = outcome(name, &up, wish, &[old_code()], RestartPolicy::Affected, true);
+            let (action, why) = found.unwrap();
+            assert_eq!(action, UnitAction::Leave, "{name}");
+            assert!(why.is_some(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_alias_or_a_refusal_of_its_unit_file_protects_a_unit_too() {
+    let up = state("loaded", "active");
+    let names = vec![unit("own-dm.service"), unit("display-manager.service")];
+    for dependencies in [
+        UnitDependencies { names, ..UnitDependencies::default() },
+        UnitDependencies { refuses_restart: true, ..UnitDependencies::default() },
+    ] {
+        let evidence = Evidence {
+            unit: &unit("own-dm.service"),
+            state: &up,
+            dependencies: &dependencies,
+            asked: None,
+            reasons: &[old_code()],
+        };
+        let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
+        assert_eq!(effect.action, UnitAction::Leave);
+    }
+}
+
+#[test]
+fn a_unit_keeps_a_bounded_number_of_reasons() {
+    let reasons = vec![old_code(); 500];
+    let evidence = Evidence {
+        unit: &unit("a.service"),
+        state: &state("loaded", "active"),
+        dependencies: &UnitDependencies::default(),
+        asked: None,
+        reasons: &reasons,
+    };
+    let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
+    assert_eq!(effect.reasons.len(), MOST_REASONS);
+}

@@ -1,0 +1,312 @@
+//! Which units an update affects: joins what scripts asked, changed files, running processes and
+//! mounts, and decides about each unit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use apt_ostree_proto::UnitName;
+use apt_ostree_proto::service::{Reason, ScriptVerb, UnitAction, UnitEffect, UnitState};
+
+use super::decide::{Evidence, decide, protected};
+use super::scripts::{self, Asked};
+use super::unit_files::{Described, configures, stem};
+use super::{DetermineEffects, ServicePlan};
+use crate::port::{PortResult, ProcessUse, Processes, Systemd, UnitDependencies};
+
+/// How far dependents of dependents are followed; real chains have two or three links.
+const DEEPEST_CHAIN: usize = 16;
+
+/// How many processes outside units are kept by name; the rest is only advice to log in anew.
+const MOST_UNOWNED: usize = 64;
+
+/// What makes a host's units affected, by unit.
+#[derive(Debug, Default)]
+struct Affected {
+    asked: BTreeMap<UnitName, Asked>,
+    reasons: BTreeMap<UnitName, Vec<Reason>>,
+    unowned: Vec<ProcessUse>,
+}
+
+/// Joins all sources and decides about each unit.
+pub(super) async fn determine(
+    systemd: &dyn Systemd,
+    processes: &dyn Processes,
+    request: &DetermineEffects,
+) -> PortResult<ServicePlan> {
+    let (loaded, uses, own_mounts) = futures_util::try_join!(
+        systemd.list(),
+        processes.users_of(&request.replaced),
+        processes.own_mounts(),
+    )?;
+    let mut affected = Affected { asked: scripts::join(&request.requests), ..Affected::default() };
+    affected.add_unit_files(request.changed.iter().chain(&request.etc_changed), &loaded);
+    affected.add_configuration(&request.etc_changed, &loaded);
+    affected.add_processes(uses);
+    for (unit, path) in own_mounts {
+        affected.add(unit, Reason::OwnMount { path });
+    }
+    affected.expand_templates(&loaded);
+
+    let named: Vec<UnitName> = affected.units();
+    let by_name = systemd.dependencies(&named).await?;
+    affected.rename(&by_name);
+    let units = affected.units();
+    let states = systemd.states(&units).await?;
+    let graph = Graph::load(systemd, &units, by_name, &loaded).await?;
+
+    if request.requests.iter().any(|request| request.verb == ScriptVerb::DaemonReexec) {
+        request.context.report.warning(
+            "a package asked the service manager to execute itself anew; that is left to the next boot",
+        );
+    }
+    Ok(decide_all(&affected, &states, &graph, request))
+}
+
+impl Affected {
+    fn add(&mut self, unit: UnitName, reason: Reason) {
+        let reasons = self.reasons.entry(unit).or_default();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+
+    fn units(&self) -> Vec<UnitName> {
+        let units: BTreeSet<&UnitName> = self.asked.keys().chain(self.reasons.keys()).collect();
+        units.into_iter().cloned().collect()
+    }
+
+    fn add_unit_files<'a>(
+        &mut self,
+        changed: impl Iterator<Item = &'a PathBuf>,
+        loaded: &BTreeMap<UnitName, UnitState>,
+    ) {
+        for path in changed {
+            let Some(described) = Described::by(path) else { continue };
+            let reason = || Reason::UnitFile { path: absolute(path) };
+            // By its own name too: the file may be that of an alias, which no list shows.
+            if let Some(unit) = described.unit() {
+                self.add(unit, reason());
+            }
+            for unit in loaded.keys().filter(|unit| described.concerns(unit)) {
+                self.add(unit.clone(), reason());
+            }
+        }
+    }
+
+    fn add_configuration(
+        &mut self,
+        etc_changed: &[PathBuf],
+        loaded: &BTreeMap<UnitName, UnitState>,
+    ) {
+        let mut services = BTreeMap::<&str, Vec<&UnitName>>::new();
+        for (unit, state) in loaded {
+            if unit.kind() == "service" && state.is_up() {
+                services.entry(stem(unit)).or_default().push(unit);
+            }
+        }
+        for path in etc_changed {
+            let named = configures(path).and_then(|name| services.get(name));
+            for unit in named.into_iter().flatten() {
+                self.add((*unit).clone(), Reason::Configuration { path: absolute(path) });
+            }
+        }
+    }
+
+    /// One reason for each unit and file; the process is the first that uses it.
+    fn add_processes(&mut self, uses: Vec<ProcessUse>) {
+        let mut seen = BTreeSet::new();
+        let mut unowned = BTreeSet::new();
+        for ProcessUse { pid, unit, path } in uses {
+            if let Some(unit) = unit {
+                if seen.insert((unit.clone(), path.clone())) {
+                    self.add(unit, Reason::OldCode { pid, path });
+                }
+            } else if unowned.insert(pid) && unowned.len() <= MOST_UNOWNED {
+                self.unowned.push(ProcessUse { pid, unit, path });
+            }
+        }
+    }
+
+    /// What was asked of a template means its instances.
+    fn expand_templates(&mut self, loaded: &BTreeMap<UnitName, UnitState>) {
+        let is_template = |unit: &UnitName| unit.as_str().contains("@.");
+        self.reasons.retain(|unit, _| !is_template(unit));
+        let templates: Vec<UnitName> =
+            self.asked.keys().filter(|unit| is_template(unit)).cloned().collect();
+        for template in templates {
+            let Some(asked) = self.asked.remove(&template) else { continue };
+            let Some((prefix, kind)) = template.as_str().split_once("@.") else { continue };
+            let family =
+                Described::Family { prefix: format!("{prefix}@"), suffix: format!(".{kind}") };
+            for unit in loaded.keys().filter(|unit| family.concerns(unit)) {
+                self.asked.entry(unit.clone()).or_insert_with(|| asked.clone());
+            }
+        }
+    }
+
+    /// Puts everything under the units' own names instead of aliases.
+    fn rename(&mut self, by_name: &BTreeMap<UnitName, UnitDependencies>) {
+        let own_name = |unit: UnitName| {
+            let own = by_name.get(&unit).and_then(|dependencies| dependencies.id.clone());
+            own.unwrap_or(unit)
+        };
+        for (unit, asked) in std::mem::take(&mut self.asked) {
+            let wish = asked.wish;
+            let joined = self
+                .asked
+                .entry(own_name(unit))
+                .or_insert_with(|| Asked { wish, reasons: Vec::new() });
+            joined.wish = joined.wish.max(wish);
+            joined.reasons.extend(asked.reasons);
+        }
+        for (unit, reasons) in std::mem::take(&mut self.reasons) {
+            let unit = own_name(unit);
+            for reason in reasons {
+                self.add(unit.clone(), reason);
+            }
+        }
+    }
+}
+
+/// The units' dependencies, and which of them run.
+struct Graph {
+    dependencies: BTreeMap<UnitName, UnitDependencies>,
+    up: BTreeSet<UnitName>,
+}
+
+impl Graph {
+    /// Loads the units and, link by link, the running ones that need them.
+    async fn load(
+        systemd: &dyn Systemd,
+        units: &[UnitName],
+        by_name: BTreeMap<UnitName, UnitDependencies>,
+        loaded: &BTreeMap<UnitName, UnitState>,
+    ) -> PortResult<Self> {
+        let up: BTreeSet<UnitName> = loaded
+            .iter()
+            .filter(|(_, state)| state.is_up())
+            .map(|(unit, _)| unit.clone())
+            .collect();
+        let mut graph = Self { dependencies: BTreeMap::new(), up };
+        for (unit, dependencies) in by_name {
+            let own_name = dependencies.id.clone().unwrap_or(unit);
+            graph.dependencies.insert(own_name, dependencies);
+        }
+        let mut newest = units.to_vec();
+        for _ in 0..DEEPEST_CHAIN {
+            let missing: BTreeSet<UnitName> = newest
+                .iter()
+                .flat_map(|unit| graph.dependents(unit))
+                .filter(|unit| !graph.dependencies.contains_key(*unit))
+                .cloned()
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            newest = missing.into_iter().collect();
+            graph.dependencies.extend(systemd.dependencies(&newest).await?);
+        }
+        Ok(graph)
+    }
+
+    /// The running units that need `unit` and go down with it.
+    fn dependents(&self, unit: &UnitName) -> impl Iterator<Item = &UnitName> {
+        let required_by = self.dependencies.get(unit).map(|own| own.required_by.as_slice());
+        required_by.unwrap_or_default().iter().filter(|unit| self.up.contains(*unit))
+    }
+
+    /// The same, and what needs those.
+    fn all_dependents(&self, unit: &UnitName) -> BTreeSet<UnitName> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![unit.clone()];
+        while let Some(next) = open.pop() {
+            for dependent in self.dependents(&next) {
+                if dependent != unit && found.insert(dependent.clone()) {
+                    open.push(dependent.clone());
+                }
+            }
+        }
+        found
+    }
+
+    fn names(&self, unit: &UnitName) -> &[UnitName] {
+        self.dependencies.get(unit).map(|own| own.names.as_slice()).unwrap_or_default()
+    }
+}
+
+fn decide_all(
+    affected: &Affected,
+    states: &BTreeMap<UnitName, UnitState>,
+    graph: &Graph,
+    request: &DetermineEffects,
+) -> ServicePlan {
+    let (no_state, alone) = (UnitState::default(), UnitDependencies::default());
+    let mut effects: BTreeMap<UnitName, UnitEffect> = BTreeMap::new();
+    for unit in affected.units() {
+        let evidence = Evidence {
+            unit: &unit,
+            state: states.get(&unit).unwrap_or(&no_state),
+            dependencies: graph.dependencies.get(&unit).unwrap_or(&alone),
+            asked: affected.asked.get(&unit),
+            reasons: affected.reasons.get(&unit).map(Vec::as_slice).unwrap_or_default(),
+        };
+        if let Some(effect) = decide(&evidence, request.restart, request.from_packages) {
+            effects.insert(unit, effect);
+        }
+    }
+    spare_what_others_hold(&mut effects, graph);
+    let goes_down = |effect: &&UnitEffect| {
+        !matches!(effect.action, UnitAction::Leave | UnitAction::Reload | UnitAction::Start)
+    };
+    let followers: BTreeSet<UnitName> = effects
+        .values()
+        .filter(goes_down)
+        .flat_map(|effect| graph.all_dependents(&effect.unit))
+        .filter(|unit| effects.get(unit).is_none_or(|effect| effect.action == UnitAction::Leave))
+        .collect();
+    ServicePlan {
+        effects: effects.into_values().collect(),
+        followers: followers.into_iter().collect(),
+        other_processes: affected.unowned.clone(),
+    }
+}
+
+/// Leaves units alone whose restart would take a protected unit down, and sockets that cannot
+/// restart because a service of theirs runs and is not itself restarted.
+fn spare_what_others_hold(effects: &mut BTreeMap<UnitName, UnitEffect>, graph: &Graph) {
+    let acts = |effect: &UnitEffect| {
+        matches!(effect.action, UnitAction::StopStart | UnitAction::Stop | UnitAction::Restart)
+    };
+    let mut spared = Vec::new();
+    for (unit, effect) in effects.iter().filter(|(_, effect)| acts(effect)) {
+        let holder = graph
+            .all_dependents(unit)
+            .into_iter()
+            .find(|dependent| protected(dependent, graph.names(dependent)).is_some());
+        if let Some(holder) = holder {
+            spared.push((unit.clone(), format!("{holder} needs it and is never restarted")));
+        } else if unit.kind() == "socket" && effect.action == UnitAction::Restart {
+            let triggers = graph.dependencies.get(unit).map(|own| own.triggers.as_slice());
+            let running = triggers.unwrap_or_default().iter().find(|service| {
+                graph.up.contains(*service) && !effects.get(*service).is_some_and(acts)
+            });
+            if let Some(service) = running {
+                spared.push((unit.clone(), format!("{service} holds it and is not restarted")));
+            }
+        }
+    }
+    for (unit, why) in spared {
+        if let Some(effect) = effects.get_mut(&unit) {
+            effect.action = UnitAction::Leave;
+            effect.left_because = Some(why);
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    Path::new("/").join(path)
+}
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! What the maintainer scripts of all packages, taken together, want of each unit.
+
+use std::collections::BTreeMap;
+
+use apt_ostree_proto::UnitName;
+use apt_ostree_proto::service::{Reason, ScriptRequest, ScriptVerb};
+
+/// What is wanted of one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wish {
+    /// Let it run if it is enabled; it is no reason to restart it.
+    Start,
+    /// Have it read its configuration again.
+    Reload,
+    /// Restart it.
+    Restart,
+    /// Down before the switch, up after it.
+    StopStart,
+    /// Down before the switch, for good.
+    Stop,
+}
+
+/// Everything that scripts asked of one unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) wish: Wish,
+    /// One reason for each package and verb, in the order of the requests.
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// Joins the requests, which are in the order in which the scripts ran: a stop is for good unless
+/// something later wants the unit up again; otherwise the strongest request counts.
+pub(super) fn join(requests: &[ScriptRequest]) -> BTreeMap<UnitName, Asked> {
+    let mut joined = BTreeMap::<UnitName, Asked>::new();
+    for request in requests {
+        let (Some(unit), Some(verb)) = (&request.unit, wish_of(request.verb)) else { continue };
+        let reason = Reason::Script { package: request.package.clone(), verb: request.verb };
+        let asked =
+            joined.entry(unit.clone()).or_insert_with(|| Asked { wish: verb, reasons: Vec::new() });
+        asked.wish = then(asked.wish, verb);
+        if !asked.reasons.contains(&reason) {
+            asked.reasons.push(reason);
+        }
+    }
+    joined
+}
+
+fn wish_of(verb: ScriptVerb) -> Option<Wish> {
+    match verb {
+        ScriptVerb::Start => Some(Wish::Start),
+        ScriptVerb::Stop => Some(Wish::Stop),
+        ScriptVerb::Restart | ScriptVerb::TryRestart => Some(Wish::Restart),
+        ScriptVerb::Reload | ScriptVerb::ReloadOrRestart | ScriptVerb::TryReloadOrRestart => {
+            Some(Wish::Reload)
+        }
+        ScriptVerb::DaemonReload | ScriptVerb::DaemonReexec => None,
+    }
+}
+
+fn then(before: Wish, next: Wish) -> Wish {
+    match (before, next) {
+        (_, Wish::Stop) => Wish::Stop,
+        // A reload of a stopped unit does nothing.
+        (Wish::Stop, Wish::Reload) => Wish::Stop,
+        (Wish::Stop | Wish::StopStart, _) => Wish::StopStart,
+        (before, next) => before.max(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_join_into_one_wish_for_each_unit() {
+        use ScriptVerb::{
+            DaemonReload, Reload, ReloadOrRestart, Restart, Start, Stop, TryReloadOrRestart,
+            TryRestart,
+        };
+        for (verbs, wish) in [
+            (&[Stop][..], Some(Wish::Stop)),
+            (&[Stop, Start], Some(Wish::StopStart)),
+            (&[Stop, Restart], Some(Wish::StopStart)),
+            (&[Stop, Start, Reload], Some(Wish::StopStart)),
+            (&[Stop, Reload], Some(Wish::Stop)),
+            (&[Start, Stop], Some(Wish::Stop)),
+            (&[Start], Some(Wish::Start)),
+            (&[Restart], Some(Wish::Restart)),
+            (&[TryRestart, Start], Some(Wish::Restart)),
+            (&[Reload, TryReloadOrRestart], Some(Wish::Reload)),
+            (&[ReloadOrRestart, Restart], Some(Wish::Restart)),
+            (&[DaemonReload], None),
+        ] {
+            let requests: Vec<_> = verbs
+                .iter()
+                .map(|&verb| ScriptRequest {
+                    package: "nginx".to_owned(),
+                    script: "postinst".to_owned(),
+                    verb,
+                    unit: Some(UnitName::parse("nginx.service").unwrap()),
+                })
+                .collect();
+            let joined = join(&requests);
+            assert_eq!(joined.values().next().map(|asked| asked.wish), wish, "{verbs:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_request_twice_is_one_reason() {
+        let request = ScriptRequest {
+            package: "ssh".to_owned(),
+            script: "postinst".to_owned(),
+            verb: ScriptVerb::Restart,
+            unit: Some(UnitName::parse("ssh.service").unwrap()),
+        };
+        let joined = join(&[request.clone(), request]);
+        assert_eq!(joined.values().next().unwrap().reasons.len(), 1);
+    }
+}
