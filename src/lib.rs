@@ -2,3 +2,4 @@
 //! that it is watched on.
 
 pub mod host;
+pub mod mount;
