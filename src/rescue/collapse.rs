@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::CpuSet;
 
 use crate::namespace::{self, HostNamespace};
 use crate::reply::{Reply, Tried, Trouble};
@@ -27,30 +29,63 @@ pub(crate) fn pin_peer(pin: &Path) -> Result<Reply, Trouble> {
         return Ok(Reply::unchanged(layers));
     }
     make_pin_file(pin)?;
+    for processor in allowed_processors()? {
+        if pin_from(processor, pin)? {
+            return Ok(Reply { changed: true, layers, ..Reply::default() });
+        }
+    }
+    Err(Trouble::switch(format!(
+        "cannot pin a mount namespace at {}: the kernel takes every new one for older than its own",
+        pin.display()
+    )))
+}
+
+/// The processors that this process may run on.
+fn allowed_processors() -> Result<Vec<usize>, Trouble> {
+    let set = rustix::thread::sched_getaffinity(None)
+        .tried(|| "see which processors can be used".to_owned())?;
+    Ok((0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect())
+}
+
+/// Makes and pins a peer namespace from a thread on one processor. False when the kernel takes it
+/// for older than PID 1's, which it lets nobody pin there: it compares the namespaces' ids, and
+/// since Linux 6.18 each processor deals them out from a range of its own. Newer than PID 1's, for
+/// certain, is one that is made on the processor that made PID 1's.
+fn pin_from(processor: usize, pin: &Path) -> Result<bool, Trouble> {
     let (ready, is_ready) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
     let peer = std::thread::spawn(move || {
-        let made = make_peer();
+        let made = make_peer(processor);
         let made_well = made.is_ok();
-        // A receiver that is gone, or a sender, means that the main thread failed and says so.
+        // A receiver or sender that is gone means that the main thread has failed and says so.
         if ready.send(made).is_ok() && made_well {
             gone.recv().unwrap_or(());
         }
     });
     let pinned = match is_ready.recv() {
-        Ok(Ok(task)) => rustix::mount::mount_bind(format!("/proc/self/task/{task}/ns/mnt"), pin)
-            .tried(|| format!("pin a mount namespace at {}", pin.display())),
+        Ok(Ok(task)) => {
+            match rustix::mount::mount_bind(format!("/proc/self/task/{task}/ns/mnt"), pin) {
+                Ok(()) => Ok(true),
+                Err(Errno::INVAL) => Ok(false),
+                Err(error) => {
+                    Err(error).tried(|| format!("pin a mount namespace at {}", pin.display()))
+                }
+            }
+        }
         Ok(Err(trouble)) => Err(trouble),
         Err(_) => Err(Trouble::switch("the thread of the peer namespace ended early")),
     };
     drop(go);
     peer.join().map_err(|_| Trouble::switch("the thread of the peer namespace panicked"))?;
-    pinned?;
-    Ok(Reply { changed: true, layers, ..Reply::default() })
+    pinned
 }
 
 /// Moves the calling thread into the new namespace; its thread id names it in `/proc`.
-fn make_peer() -> Result<u32, Trouble> {
+fn make_peer(processor: usize) -> Result<u32, Trouble> {
+    let mut one = CpuSet::new();
+    one.set(processor);
+    rustix::thread::sched_setaffinity(None, &one)
+        .tried(|| format!("run on processor {processor}"))?;
     namespace::leave_for_own().tried(|| "make a peer mount namespace".to_owned())?;
     if !namespace::stack()?.layers.is_empty() {
         rustix::mount::mount_change(USR, MountPropagationFlags::PRIVATE)
@@ -135,7 +170,7 @@ fn detach_all(mounts: &[File]) -> Result<(), Trouble> {
         let link = format!("/proc/thread-self/fd/{}", mount.as_raw_fd());
         match rustix::mount::unmount(&link, UnmountFlags::DETACH) {
             // No longer a mount of this namespace: it went with an earlier one, or an earlier try.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Ok(()) | Err(Errno::INVAL) => {}
             Err(error) => return Err(error).tried(|| "unmount a covered mount".to_owned()),
         }
     }
