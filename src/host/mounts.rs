@@ -1,1 +1,185 @@
-//! The real mounts port.
+//! What is mounted on `/usr`: reads PID 1's mountinfo, and has the static rescue binary make the
+//! mount calls, for a daemon of many threads cannot enter another mount namespace.
+
+mod guard;
+mod rescue;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use apt_ostree_actors::port::{Mounts, PortResult, TreeIdentity, UsrMount};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use async_trait::async_trait;
+
+use super::paths;
+use crate::mount::mountinfo;
+use crate::mount::usr::{Owner, UsrStack};
+pub use rescue::RescueReply;
+
+/// How long the guard waits to be stood down unless [`KernelMounts::with_guard_time`] says
+/// otherwise: longer than the slowest units' start and the dwell time, short enough that nobody has
+/// rebooted the host by hand yet.
+const GUARD_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// The kernel's mounts.
+#[derive(Debug)]
+pub struct KernelMounts {
+    rescue: PathBuf,
+    guard_time: Duration,
+    /// Handles to the mounts below `/usr` as they were before the switch. Once they are covered they
+    /// have no path any more, and a collapse has to unmount them.
+    covered: RefCell<HashMap<TransactionId, Vec<File>>>,
+}
+
+impl Default for KernelMounts {
+    fn default() -> Self {
+        Self::new(paths::RESCUE)
+    }
+}
+
+impl KernelMounts {
+    /// Mounts by way of the rescue binary at `rescue`.
+    pub fn new(rescue: impl Into<PathBuf>) -> Self {
+        Self { rescue: rescue.into(), guard_time: GUARD_TIME, covered: RefCell::default() }
+    }
+
+    /// The same with another time for the guard to wait: all that may pass between
+    /// [`Mounts::prepare`] and [`Mounts::stand_down`].
+    pub fn with_guard_time(mut self, guard_time: Duration) -> Self {
+        self.guard_time = guard_time;
+        self
+    }
+
+    /// Switches and tells how long the step took that other processes can see, and what was carried
+    /// over.
+    pub async fn switch_measured(&self, tree: &TreeIdentity) -> PortResult<RescueReply> {
+        rescue::run(&self.rescue, "switch", rescue::tree_arguments(tree)).await
+    }
+
+    /// Holds on to the mounts below `/usr` that the next switch will cover.
+    fn hold_mounts_below(&self, transaction: TransactionId) -> PortResult<()> {
+        if self.covered.borrow().contains_key(&transaction) {
+            return Ok(());
+        }
+        let stack = read_stack()?;
+        let handles: Result<Vec<File>, Failure> = stack
+            .below
+            .iter()
+            .map(|mount| {
+                let relative = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+                let path = Path::new("/proc/1/root").join(relative);
+                File::options().read(true).custom_flags(libc::O_PATH).open(&path).map_err(|error| {
+                    Failure::caused(
+                        ErrorCode::SwitchFailed,
+                        &format!("cannot open the mount at {}", mount.mount_point.display()),
+                        &error,
+                    )
+                })
+            })
+            .collect();
+        self.covered.borrow_mut().insert(transaction, handles?);
+        Ok(())
+    }
+
+    fn collapse_arguments(&self, transaction: TransactionId) -> Vec<String> {
+        let mut arguments = vec![format!("--pin={}", paths::peer_namespace(transaction).display())];
+        if let Some(handles) = self.covered.borrow().get(&transaction)
+            && !handles.is_empty()
+        {
+            let own = std::process::id();
+            let links: Vec<String> =
+                handles.iter().map(|file| format!("/proc/{own}/fd/{}", file.as_raw_fd())).collect();
+            arguments.push(format!("--below={}", links.join(":")));
+        }
+        arguments
+    }
+}
+
+#[async_trait(?Send)]
+impl Mounts for KernelMounts {
+    async fn stack(&self) -> PortResult<Vec<UsrMount>> {
+        let stack = read_stack()?;
+        if let Some(what) = stack.foreign() {
+            return Err(Failure::new(
+                ErrorCode::ForeignMount,
+                format!("{what} is mounted on /usr"),
+            ));
+        }
+        Ok(stack
+            .layers
+            .into_iter()
+            .map(|layer| UsrMount {
+                root: layer.mount.root,
+                file_system: layer.mount.file_system,
+                device: layer.mount.device,
+                transaction: match layer.owner {
+                    Owner::Live(transaction) => Some(TransactionId(transaction)),
+                    Owner::Deployment | Owner::Foreign(_) => None,
+                },
+            })
+            .collect())
+    }
+
+    async fn prepare(&self, transaction: TransactionId, tree: &TreeIdentity) -> PortResult<()> {
+        self.stack().await?;
+        let pin = format!("--pin={}", paths::peer_namespace(transaction).display());
+        rescue::run(&self.rescue, "pin-peer", vec![pin]).await?;
+        self.hold_mounts_below(transaction)?;
+        guard::start(&self.rescue, transaction, tree, self.guard_time).await
+    }
+
+    async fn switch(&self, tree: &TreeIdentity) -> PortResult<()> {
+        let reply = self.switch_measured(tree).await?;
+        tracing::info!(
+            changed = reply.changed,
+            step_nanos = reply.step_nanos,
+            layers = reply.layers,
+            carried = ?reply.carried,
+            tree = %tree.path.display(),
+            "switched /usr"
+        );
+        Ok(())
+    }
+
+    async fn unswitch(&self, tree: &TreeIdentity) -> PortResult<()> {
+        let reply = rescue::run(&self.rescue, "unswitch", rescue::tree_arguments(tree)).await?;
+        tracing::info!(
+            changed = reply.changed,
+            step_nanos = reply.step_nanos,
+            tree = %tree.path.display(),
+            "took the tree off /usr"
+        );
+        Ok(())
+    }
+
+    async fn stand_down(&self, transaction: TransactionId) -> PortResult<()> {
+        guard::stand_down(&self.rescue, transaction).await
+    }
+
+    async fn collapse(&self, transaction: TransactionId) -> PortResult<()> {
+        let arguments = self.collapse_arguments(transaction);
+        let reply = rescue::run(&self.rescue, "collapse", arguments).await?;
+        self.covered.borrow_mut().remove(&transaction);
+        tracing::info!(changed = reply.changed, layers = reply.layers, "collapsed /usr");
+        if reply.layers > 1 {
+            // Harmless: it costs a mount and keeps the old tree from being removed until the boot.
+            tracing::warn!(layers = reply.layers, "covered mounts on /usr stay until the next boot");
+        }
+        Ok(())
+    }
+}
+
+fn read_stack() -> PortResult<UsrStack> {
+    let text = std::fs::read("/proc/1/mountinfo").map_err(|error| {
+        Failure::caused(ErrorCode::Internal, "cannot read what is mounted", &error)
+    })?;
+    let mounts = mountinfo::parse(&text).map_err(|line| {
+        Failure::new(ErrorCode::Internal, format!("mountinfo has a line like {line:?}"))
+    })?;
+    Ok(UsrStack::of(&mounts, Path::new("/usr")))
+}

@@ -1,0 +1,85 @@
+//! The rescue guard: a transient unit, so that it outlives the daemon and is not in its cgroup.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use apt_ostree_actors::port::{PortResult, TreeIdentity};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use rustix::time::ClockId;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use super::rescue;
+use crate::host::paths;
+
+/// How long the service manager may take until the guard says that it is ready.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// Starts the guard and waits until it is ready. Does nothing when it runs already.
+pub(super) async fn start(
+    program: &Path,
+    transaction: TransactionId,
+    tree: &TreeIdentity,
+    time: Duration,
+) -> PortResult<()> {
+    if runs(transaction).await? {
+        return Ok(());
+    }
+    let now = rustix::time::clock_gettime(ClockId::Boottime).tv_sec.unsigned_abs();
+    let mut command = Command::new("/usr/bin/systemd-run");
+    command
+        .args(["--quiet", "--collect", "--service-type=notify"])
+        .arg(format!("--unit=apt-ostree-guard-{transaction}.service"))
+        .arg(format!("--description=Guard of live update {transaction}"))
+        // Nothing that the update stops, starts or isolates may take the guard along.
+        .args(["--property=DefaultDependencies=no", "--property=IgnoreOnIsolate=yes"])
+        .arg("--property=OOMScoreAdjust=-1000")
+        .arg(format!("--property=TimeoutStartSec={}", START_TIME.as_secs()))
+        .arg("--")
+        .arg(program)
+        .arg("guard")
+        .args(rescue::tree_arguments(tree))
+        .arg(format!("--deadline={}", now.saturating_add(time.as_secs())))
+        .arg(format!("--socket={}", socket(transaction).display()))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let failed = |what: String| Failure::new(ErrorCode::SwitchFailed, what);
+    let output = tokio::time::timeout(START_TIME * 2, command.output())
+        .await
+        .map_err(|_| failed("the rescue guard did not get ready in time".to_owned()))?
+        .map_err(|error| {
+            Failure::caused(ErrorCode::SwitchFailed, "cannot start the rescue guard", &error)
+        })?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        let said = rescue::excerpt(&output.stderr);
+        Err(failed(format!("the rescue guard did not start: {said}")))
+    }
+}
+
+/// Stands the guard down. Does nothing when none runs.
+pub(super) async fn stand_down(program: &Path, transaction: TransactionId) -> PortResult<()> {
+    let argument = format!("--socket={}", socket(transaction).display());
+    rescue::run(program, "stand-down", vec![argument]).await?;
+    Ok(())
+}
+
+/// Whether a guard listens. It takes a caller that says nothing for one that went away.
+async fn runs(transaction: TransactionId) -> PortResult<bool> {
+    match UnixStream::connect(socket(transaction)).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            Ok(false)
+        }
+        Err(error) => {
+            Err(Failure::caused(ErrorCode::SwitchFailed, "cannot reach the rescue guard", &error))
+        }
+    }
+}
+
+fn socket(transaction: TransactionId) -> PathBuf {
+    Path::new(paths::RUNTIME_DIRECTORY).join("guard").join(transaction.to_string())
+}
