@@ -1,1 +1,241 @@
-//! The real processes port.
+//! The real process port: reads `/proc`.
+
+mod cgroup;
+mod maps;
+mod mountinfo;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use apt_ostree_actors::port::{PortResult, ProcessUse, Processes, ReplacedFile};
+use apt_ostree_proto::{ErrorCode, Failure, UnitName};
+use async_trait::async_trait;
+
+use cgroup::Owner;
+use maps::Replaced;
+
+/// The buffer that one process's files are read into. The kernel hands out a page at a time; the
+/// buffer only grows to the largest maps file, some hundred kilobytes.
+const FIRST_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The most that is read of one file in `/proc`: above the maps of a process with 65,530 mappings,
+/// the kernel's own default limit, each with a long path.
+const LARGEST_FILE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The host's processes, as `/proc` shows them.
+#[derive(Clone, Debug)]
+pub struct ProcProcesses {
+    proc: PathBuf,
+}
+
+impl Default for ProcProcesses {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ProcProcesses {
+    /// The processes of this host.
+    pub fn new() -> Self {
+        Self { proc: PathBuf::from("/proc") }
+    }
+}
+
+#[async_trait(?Send)]
+impl Processes for ProcProcesses {
+    async fn users_of(&self, replaced: &[ReplacedFile]) -> PortResult<Vec<ProcessUse>> {
+        if replaced.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (proc, replaced) = (self.proc.clone(), replaced.to_vec());
+        scan(move || Host::open(&proc)?.users_of(&replaced)).await
+    }
+
+    async fn own_mounts(&self) -> PortResult<Vec<(UnitName, PathBuf)>> {
+        let proc = self.proc.clone();
+        scan(move || Host::open(&proc)?.own_mounts()).await
+    }
+}
+
+/// Runs a scan where it may block.
+async fn scan<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> PortResult<T> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::caused(ErrorCode::Internal, "the running processes cannot be read", error)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// What tells the host's own processes from those of containers.
+struct Host {
+    proc: PathBuf,
+    /// The control group that systemd's tree begins at, empty on most hosts.
+    cgroup_root: String,
+    pid_namespace: OsString,
+    root: (u64, u64),
+}
+
+/// A directory of `/proc`. Whatever it lacks, the process has ended meanwhile or is a kernel thread.
+struct Process {
+    pid: u32,
+    directory: PathBuf,
+}
+
+impl Host {
+    fn open(proc: &Path) -> std::io::Result<Self> {
+        let init = proc.join("1");
+        let root = fs::metadata(init.join("root"))?;
+        Ok(Self {
+            proc: proc.to_owned(),
+            cgroup_root: cgroup::root_of(&fs::read_to_string(init.join("cgroup"))?),
+            pid_namespace: fs::read_link(init.join("ns/pid"))?.into_os_string(),
+            root: (root.dev(), root.ino()),
+        })
+    }
+
+    fn processes(&self) -> std::io::Result<Vec<Process>> {
+        let mut processes = Vec::new();
+        for entry in fs::read_dir(&self.proc)? {
+            let entry = entry?;
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            processes.extend(pid.map(|pid| Process { pid, directory: entry.path() }));
+        }
+        processes.sort_by_key(|process| process.pid);
+        Ok(processes)
+    }
+
+    fn users_of(&self, replaced: &[ReplacedFile]) -> std::io::Result<Vec<ProcessUse>> {
+        let replaced = Replaced::new(replaced);
+        let own_pid = std::process::id();
+        let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
+        let mut uses = Vec::new();
+        for process in self.processes()? {
+            // This daemon asks; it takes its new code when it next starts.
+            if process.pid == own_pid {
+                continue;
+            }
+            let mut used: BTreeSet<&Path> = BTreeSet::new();
+            if process.read("maps", &mut buffer) {
+                used.extend(replaced.in_maps(&buffer));
+            }
+            // A program whose text was moved to huge pages is in no line of its maps.
+            if let Ok(program) = fs::metadata(process.directory.join("exe")) {
+                used.extend(replaced.by_identity(program.dev(), program.ino()));
+            }
+            if process.read("cmdline", &mut buffer) {
+                used.extend(replaced.in_script_arguments(&buffer));
+            }
+            if used.is_empty() {
+                continue;
+            }
+            let Some(unit) = self.unit_of(&process) else { continue };
+            uses.extend(used.into_iter().map(|path| ProcessUse {
+                pid: process.pid,
+                unit: unit.clone(),
+                path: path.to_owned(),
+            }));
+        }
+        Ok(uses)
+    }
+
+    /// The unit of a process of the host; none at all for one of a container or one that has ended.
+    #[expect(clippy::option_option, reason = "no process of the host, or one without a unit")]
+    fn unit_of(&self, process: &Process) -> Option<Option<UnitName>> {
+        let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
+        match cgroup::owner(&text, &self.cgroup_root) {
+            Owner::Container => None,
+            _ if self.is_in_container(process)? => None,
+            Owner::Unit(unit) => Some(Some(unit)),
+            Owner::Nobody => Some(None),
+        }
+    }
+
+    /// Whether a process sees other processes and another root than the host does; one of the two
+    /// alone is only a sandboxed service.
+    fn is_in_container(&self, process: &Process) -> Option<bool> {
+        let namespace = fs::read_link(process.directory.join("ns/pid")).ok()?;
+        if namespace.as_os_str() == self.pid_namespace {
+            return Some(false);
+        }
+        let root = fs::metadata(process.directory.join("root")).ok()?;
+        Some((root.dev(), root.ino()) != self.root)
+    }
+
+    fn own_mounts(&self) -> std::io::Result<Vec<(UnitName, PathBuf)>> {
+        let of_host: BTreeSet<PathBuf> =
+            mountinfo::below_usr(&fs::read(self.proc.join("1/mountinfo"))?).collect();
+        let own_namespace =
+            |process: &Process| fs::read_link(process.directory.join("ns/mnt")).ok();
+        let mut namespaces: HashMap<PathBuf, Vec<PathBuf>> = HashMap::new();
+        let mut found: BTreeMap<UnitName, BTreeSet<PathBuf>> = BTreeMap::new();
+        for process in self.processes()? {
+            let Some(namespace) = own_namespace(&process) else { continue };
+            let mounts = match namespaces.get(&namespace) {
+                Some(mounts) => mounts,
+                None => {
+                    // Each namespace once: services are many, namespaces few.
+                    let Ok(text) = fs::read(process.directory.join("mountinfo")) else { continue };
+                    let own = mountinfo::below_usr(&text).filter(|path| !of_host.contains(path));
+                    namespaces.entry(namespace).or_insert(own.collect())
+                }
+            };
+            if mounts.is_empty() {
+                continue;
+            }
+            if let Some(Some(unit)) = self.unit_of(&process) {
+                found.entry(unit).or_default().extend(mounts.iter().cloned());
+            }
+        }
+        Ok(found
+            .into_iter()
+            .flat_map(|(unit, paths)| paths.into_iter().map(move |path| (unit.clone(), path)))
+            .collect())
+    }
+}
+
+impl Process {
+    /// Reads one of its files whole. False when there is nothing to read: it has ended, or is a
+    /// kernel thread.
+    fn read(&self, name: &str, buffer: &mut Vec<u8>) -> bool {
+        buffer.clear();
+        let file = fs::File::open(self.directory.join(name));
+        file.and_then(|file| file.take(LARGEST_FILE_BYTES).read_to_end(buffer)).is_ok()
+            && !buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_test_finds_a_child_of_its_own_by_the_program_that_it_runs() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let directory = PathBuf::from(format!("/proc/{}", child.id()));
+        // Until exec, the child is still this program.
+        let program = loop {
+            let program = fs::read_link(directory.join("exe")).unwrap();
+            if program != std::env::current_exe().unwrap() {
+                break program;
+            }
+            std::thread::yield_now();
+        };
+        let metadata = fs::metadata(&program).unwrap();
+        let replaced =
+            [ReplacedFile { path: program, device: metadata.dev(), inode: metadata.ino() }];
+        // The container that tests may run in hides its PID 1's root from others, not from itself.
+        let found = Host::open(Path::new("/proc")).and_then(|host| host.users_of(&replaced));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.unwrap().iter().any(|found| found.pid == child.id()));
+    }
+}
