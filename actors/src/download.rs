@@ -119,7 +119,9 @@ async fn download_packages(
     changes.sort_by_key(|change| std::cmp::Reverse(size_of_file(change)));
     let cache = Cache::new(archives);
     cache.prepare(&changes).await?;
-    http.configure().await?;
+    let uris: Vec<_> =
+        changes.iter().filter_map(|c| c.file.as_ref()).flat_map(|file| file.uris.clone()).collect();
+    http.configure(&uris, &context).await?;
 
     // A failure ends the other transfers through this token, so that they close their files.
     let cancel = context.cancel.child_token();

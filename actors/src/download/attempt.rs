@@ -220,7 +220,9 @@ fn refused(error: &FetchError, offset: u64) -> Trouble {
         FetchError::Refused { status: 416 } if offset > 0 => {
             Trouble::StalePrefix("the server's file is shorter than what was there".to_owned())
         }
-        FetchError::Refused { .. } => Trouble::Missing(error.to_string()),
+        FetchError::Refused { .. } | FetchError::Unacceptable { .. } => {
+            Trouble::Missing(error.to_string())
+        }
         FetchError::Unavailable { status: 429 | 503, retry_after_seconds } => {
             let asked = Duration::from_secs(retry_after_seconds.unwrap_or(0));
             Trouble::Passing { reason: error.to_string(), retry_after: Some(asked), gained: false }

@@ -1,6 +1,9 @@
 use async_trait::async_trait;
 use futures_util::stream::LocalBoxStream;
 
+use super::PortResult;
+use crate::context::StepContext;
+
 /// A client for http, https, file and copy URIs that honours apt's proxy, authentication and TLS
 /// settings.
 #[async_trait(?Send)]
@@ -8,8 +11,9 @@ pub trait Http: std::fmt::Debug {
     /// Opens one file. The caller bounds how many are open for one host, and for how long.
     async fn open(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError>;
 
-    /// Reads apt's settings anew; called once before each transaction's downloads.
-    async fn configure(&self) -> super::PortResult<()>;
+    /// Reads apt's settings anew, for transfers of `uris`: apt asks some settings for each host.
+    /// Called once before each transaction's downloads.
+    async fn configure(&self, uris: &[String], context: &StepContext) -> PortResult<()>;
 }
 
 /// One file to fetch, perhaps from its middle.
@@ -66,6 +70,12 @@ pub enum FetchError {
     /// The connection failed or broke.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server's answer is not to be followed: a redirect to a less safe place, or in a circle.
+    #[error("the server's answer is refused: {reason}")]
+    Unacceptable {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// This client does not speak the URI's scheme: apt itself has to.
     #[error("the scheme of {uri} is apt's own business")]
     ForeignScheme {
