@@ -16,5 +16,6 @@ pub mod port;
 pub mod saga;
 pub mod service;
 pub mod sim;
+pub mod verification;
 
 pub use context::{Report, Reporter, StepContext};
