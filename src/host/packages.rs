@@ -1,1 +1,3 @@
 //! The real packages port.
+
+pub mod status;

@@ -7,6 +7,7 @@
 //! in either is a failed task here, with the signal's name.
 
 pub mod protocol;
+pub mod tasks;
 pub mod transport;
 
 mod lines;

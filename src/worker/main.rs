@@ -3,11 +3,14 @@
 //! Reads one JSON document from standard input and writes JSON lines to standard output, as
 //! [`apt_ostree::host::worker::protocol`] says. Exit status 0 with an answer, 1 with a failure.
 
+mod apt;
 mod output;
 
 use std::io::Read;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
+use apt_ostree::host::worker::tasks;
 use apt_ostree_proto::{ErrorCode, Failure};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
@@ -22,6 +25,13 @@ fn main() -> ExitCode {
         eprintln!("the worker cannot follow its parent: {error}");
         return ExitCode::FAILURE;
     }
+    let task = std::env::args().nth(1).unwrap_or_default();
+    if task == tasks::INSTALL && !apt::has_script_environment() {
+        // Variables cannot be set safely in a running process, so it begins anew.
+        let error = Command::new("/proc/self/exe").arg(task).envs(apt::script_environment()).exec();
+        eprintln!("the worker cannot begin anew with its environment: {error}");
+        return ExitCode::FAILURE;
+    }
     let output = match Output::take_stdout() {
         Ok(output) => output,
         Err(error) => {
@@ -29,8 +39,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let task = std::env::args().nth(1).unwrap_or_default();
-    let result: Result<(), Failure> = match task.as_str() {
+    let result = match task.as_str() {
+        tasks::REFRESH => perform(&output, apt::refresh),
+        tasks::RESOLVE => perform(&output, apt::resolve),
+        tasks::FETCH => perform(&output, apt::fetch),
+        tasks::INSTALL => perform(&output, apt::install),
+        tasks::TRANSPORT => perform(&output, apt::transport),
         _ => Err(Failure::new(ErrorCode::InvalidArgument, "the worker has no such task")),
     };
     match result {
