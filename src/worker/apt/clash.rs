@@ -33,13 +33,7 @@ impl<'a, 'cache> Clashes<'a, 'cache> {
         Self { wanted, removed, visited: HashSet::new(), found: Vec::new() }
     }
 
-    /// The clashes of one version, each a sentence without its full stop.
-    pub(super) fn of(mut self, version: &Version<'_>) -> Vec<String> {
-        self.visit(version, 0);
-        self.found
-    }
-
-    /// The clashes of everything that is wanted.
+    /// The clashes of everything that is wanted, each a sentence without its full stop.
     pub(super) fn of_all(mut self) -> Vec<String> {
         let mut versions: Vec<&Version<'_>> = self.wanted.values().collect();
         versions.sort_by_key(|version| label(&version.parent()));

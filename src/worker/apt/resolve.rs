@@ -37,12 +37,14 @@ pub(crate) fn resolve(request: ResolveRequest, output: &Output) -> Result<Resolu
         .with_hint("Mend the image: its packages must be installed completely."));
     }
     let mut refused = std::mem::take(&mut wanted.refused);
+    let mut left = Vec::new();
     if is_whole {
         refuse_downgrades(&cache, &mut refused);
+        let offered = upgradable(&cache, &mut refused);
         cache.upgrade(Upgrade::Upgrade).map_err(|errors| {
             cache::failure(ErrorCode::Unsatisfiable, "the upgrade cannot be worked out", &errors)
         })?;
-        refused.extend(kept_back(&cache));
+        left.extend(offered.into_iter().filter(|version| !version.parent().marked_upgrade()));
     } else if !wanted.is_empty() {
         mark(&cache, &wanted)?;
     }
@@ -52,6 +54,7 @@ pub(crate) fn resolve(request: ResolveRequest, output: &Output) -> Result<Resolu
         changes.push(change::describe(&package)?);
     }
     warn_of_foreign_releases(&changes, output);
+    refused.extend(kept_back(&cache, left)?);
     changes.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
     refused.sort_by(|a, b| (&a.subject, &a.reason).cmp(&(&b.subject, &b.reason)));
     refused.dedup();
@@ -95,7 +98,7 @@ fn mark(cache: &Cache, wanted: &Wanted<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     // The marks tell less than the relations do, but something at least where these are silent.
-    let clashes = Clashes::new(&wanted.versions, wanted.removals.keys().copied()).of_all();
+    let clashes = clashes(cache, wanted)?;
     Err(unsatisfiable(if clashes.is_empty() { before } else { clashes }, resolved.err().as_ref()))
 }
 
@@ -113,13 +116,12 @@ fn check(cache: &Cache, wanted: &Wanted<'_>) -> Result<(), Failure> {
     }
     let stays = wanted.removals.values().any(|package| !package.marked_delete());
     if !missing.is_empty() || stays {
-        let clashes = Clashes::new(&wanted.versions, wanted.removals.keys().copied()).of_all();
-        return Err(unsatisfiable(clashes, None));
+        return Err(unsatisfiable(clashes(cache, wanted)?, None));
     }
     for package in cache.get_changes(true) {
         let name = label(&package);
         if package.marked_delete() {
-            check_removal(&package, wanted)?;
+            check_removal(cache, &package, wanted)?;
         } else if package.marked_downgrade() && !wanted.exact.contains(&package.index()) {
             return Err(Failure::new(
                 ErrorCode::Unsatisfiable,
@@ -132,7 +134,7 @@ fn check(cache: &Cache, wanted: &Wanted<'_>) -> Result<(), Failure> {
 }
 
 /// A removal is asked for, or follows from one that is: the package needs something that goes.
-fn check_removal(package: &Package<'_>, wanted: &Wanted<'_>) -> Result<(), Failure> {
+fn check_removal(cache: &Cache, package: &Package<'_>, wanted: &Wanted<'_>) -> Result<(), Failure> {
     let name = label(package);
     if let Some(reason) = cannot_go(package) {
         return Err(Failure::new(
@@ -143,13 +145,16 @@ fn check_removal(package: &Package<'_>, wanted: &Wanted<'_>) -> Result<(), Failu
     if wanted.removals.contains_key(&package.index()) || loses_a_need(package) {
         return Ok(());
     }
-    let mut clashes = Vec::new();
-    for version in wanted.versions.values() {
-        clashes.extend(Clashes::new(&wanted.versions, []).of(version));
-    }
+    let clashes = clashes(cache, wanted)?;
     let why = if clashes.is_empty() { String::new() } else { format!(": {}", clashes.join("; ")) };
     Err(Failure::new(ErrorCode::Unsatisfiable, format!("\"{name}\" would have to be removed{why}"))
         .with_hint(format!("If it may go, add --remove={name}.")))
+}
+
+/// The relations that keep `wanted` from being done. Unmarks everything.
+fn clashes(cache: &Cache, wanted: &Wanted<'_>) -> Result<Vec<String>, Failure> {
+    unmark(cache)?;
+    Ok(Clashes::new(&wanted.versions, wanted.removals.keys().copied()).of_all())
 }
 
 /// Whether an installed package needs something that is marked for removal.
@@ -176,30 +181,48 @@ fn refuse_downgrades(cache: &Cache, refused: &mut Vec<Refusal>) {
     }
 }
 
-/// The installed packages that have a newer version which the whole upgrade leaves out.
-fn kept_back(cache: &Cache) -> Vec<Refusal> {
-    let mut refused = Vec::new();
-    let nothing = HashMap::new();
+/// The newer versions that a whole upgrade could take. Those that a pin keeps away are refused.
+/// Looked at beforehand: libapt forgets the candidates that it finds it cannot install.
+fn upgradable<'a>(cache: &'a Cache, refused: &mut Vec<Refusal>) -> Vec<Version<'a>> {
+    let mut offered = Vec::new();
     for package in cache.iter().filter(Package::is_installed) {
-        let subject = label(&package);
-        if package.is_upgradable() && !package.marked_upgrade() {
-            let reason = if package.selected_state() == PkgSelectedState::Hold {
-                "it is held".to_owned()
-            } else if package.phasing_applied() {
-                "its update is being phased in and has not reached this host".to_owned()
-            } else {
-                let candidate = package.candidate();
-                let clashes = candidate.map(|version| Clashes::new(&nothing, []).of(&version));
-                kept_because(&clashes.unwrap_or_default())
-            };
-            refused.push(Refusal { subject, reason });
-        } else if !package.marked_upgrade()
-            && let Some(reason) = pinned(&package)
-        {
-            refused.push(Refusal { subject, reason });
+        if package.is_upgradable() {
+            offered.extend(package.candidate());
+        } else if let Some(reason) = pinned(&package) {
+            refused.push(Refusal { subject: label(&package), reason });
         }
     }
-    refused
+    offered
+}
+
+/// Why the whole upgrade leaves newer versions out. Unmarks everything.
+fn kept_back(cache: &Cache, left: Vec<Version<'_>>) -> Result<Vec<Refusal>, Failure> {
+    let mut refused = Vec::new();
+    let mut unmarked = false;
+    for version in left {
+        let package = version.parent();
+        let reason = if package.selected_state() == PkgSelectedState::Hold {
+            "it is held".to_owned()
+        } else if package.phasing_applied() {
+            "its update is being phased in and has not reached this host".to_owned()
+        } else {
+            if !unmarked {
+                unmark(cache)?;
+                unmarked = true;
+            }
+            let wanted = HashMap::from([(package.index(), version.clone())]);
+            kept_because(&Clashes::new(&wanted, []).of_all())
+        };
+        refused.push(Refusal { subject: label(&package), reason });
+    }
+    Ok(refused)
+}
+
+/// Forgets all marks, and brings the candidates back that libapt has thrown away.
+fn unmark(cache: &Cache) -> Result<(), Failure> {
+    cache.depcache().clear_marked().map_err(|errors| {
+        cache::failure(ErrorCode::Internal, "the package lists cannot be looked at again", &errors)
+    })
 }
 
 fn kept_because(clashes: &[String]) -> String {
