@@ -12,6 +12,7 @@ pub mod transport;
 
 mod lines;
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use apt_ostree_actors::context::StepContext;
@@ -62,9 +63,17 @@ where
     Request: Serialize,
     Answer: DeserializeOwned,
 {
-    let mut command = Command::new(paths::WORKER);
+    let mut command = Command::new(program());
     command.arg(task);
     converse(command, task, request, context).await
+}
+
+/// The worker that was installed beside this program, else the one where it belongs: the running
+/// program's own directory may be gone after a switch.
+pub fn program() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let beside = own.and_then(|own| Some(own.parent()?.join("apt-ostree-worker")));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(paths::WORKER))
 }
 
 /// The same with a command of the caller's, for a worker that runs inside of something (a sandbox, a
