@@ -42,6 +42,16 @@ release_options() {
     done
 }
 
+# sign KEY: with a copy of the key and so an agent of its own; others may sign at the same time.
+sign() {
+    local home
+    home=$(mktemp -d)
+    cp -a "$("$here/key.sh" "$1")/." "$home"
+    gpg --homedir "$home" --batch --quiet --clearsign --output dists/stable/InRelease dists/stable/Release
+    gpgconf --homedir "$home" --kill gpg-agent
+    rm -rf "$home"
+}
+
 cd "$new"
 apt-ftparchive packages pool > "$index/Packages"
 [ -z "$alter" ] || sed -i -E "$alter" "$index/Packages"
@@ -57,8 +67,7 @@ case $signed in
     no) key= ;;
     *) die "not a way to sign: $signed" ;;
 esac
-[ -z "$key" ] || gpg --homedir "$("$here/key.sh" "$key")" --batch --quiet --clearsign --output dists/stable/InRelease dists/stable/Release
-[ -z "$key" ] || gpgconf --homedir "$host_root/keys/$key" --kill gpg-agent
+[ -z "$key" ] || sign "$key"
 rm -rf "$target"
 mv "$new" "$target"
 trap - EXIT

@@ -9,6 +9,8 @@ run=$run_root/$1
 
 if [ "${IN_CGROUP:-}" != $$ ]; then
     echo 0 > "$(cat "$run/cgroup")/host/cgroup.procs"
+    # systemd takes over whatever cgroup is the root of its namespace: it must not be the machine's.
+    grep -q '^0::/apt-ostree-test-.*/host$' /proc/self/cgroup || die 'not in a cgroup of its own'
     IN_CGROUP=$$ exec unshare --cgroup -- "$0" "$@"
 fi
 

@@ -31,16 +31,11 @@ end_host() {
 }
 
 start_mirror() {
-    local program roots=() root
-    for program in "${MIRROR:-}" "$project"/target/{release,debug}/examples/mirror; do
-        [ -x "$program" ] && break
-    done
-    [ -x "$program" ] || { echo 'no mirror: build it with cargo build --example mirror'; return; }
-    mkdir -p "$run/mirror"
+    local roots=() root
     for root in "$run/mirror" "$suite_root/mirror"; do
         roots+=(--root "$root")
     done
-    setpriv --pdeathsig KILL "$program" --listen 127.0.0.1:8080 --control "$run/mirror.control" "${roots[@]}" \
+    setpriv --pdeathsig KILL "$run/mirror-server" --listen 127.0.0.1:8080 --control "$run/mirror.control" "${roots[@]}" \
         > "$run/mirror.log" 2>&1 < /dev/null &
     mirror_pid=$!
 }

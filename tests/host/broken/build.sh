@@ -19,7 +19,12 @@ package() {
     mkdir -p "$work/data/usr/share/hello-svc"
 }
 
-rm -rf "$output"
+key=$(cat "$0" "$here/hello-svc/debian/control" | short_digest)
+mkdir -p "$output"
+exec 9> "$output/lock"
+flock 9
+[ "$(cat "$output/key" 2> /dev/null)" != "$key" ] || exit 0
+rm -rf "$work"
 mkdir -p "$work/control" "$work/data/usr/share/hello-svc"
 echo 2.0 > "$work/debian-binary"
 sed "s/@VERSION@/9/; s/@ARCHITECTURE@/$architecture/; /^ /d" "$here/hello-svc/debian/control" > "$work/control/control"
@@ -45,3 +50,4 @@ echo intruder > "$work/data/boot/intruder"
 package outside-usr ./boot
 
 rm -rf "$work"
+echo "$key" > "$output/key"

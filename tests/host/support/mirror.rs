@@ -1,0 +1,89 @@
+//! The mirror of one host: what it offers and what goes wrong with it.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::scripts::{built, run_script};
+
+/// The mirror of a running host.
+#[derive(Debug)]
+pub(crate) struct Mirror<'host> {
+    run: &'host Path,
+}
+
+/// What is unusual about a repository, as options of `repository.sh`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repository {
+    options: Vec<String>,
+    packages: Vec<PathBuf>,
+}
+
+/// Names of what the archive has newer for the image, as `upgrades.sh` found out.
+pub(crate) fn real_upgrades() -> Vec<String> {
+    let list = Path::new(&run_script("upgrades.sh", [""; 0], &[])).join("real.list");
+    std::fs::read_to_string(list)
+        .expect("upgrades.sh wrote it")
+        .lines()
+        .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
+        .collect()
+}
+
+impl<'host> Mirror<'host> {
+    pub(crate) fn new(run: &'host Path) -> Self {
+        Self { run }
+    }
+
+    /// Replaces what goes wrong: one `PATTERN FAULT VALUE [TIMES]` a line, nothing for a healthy mirror.
+    pub(crate) fn set_faults(&self, faults: &str) {
+        let path = self.run.join("mirror.control");
+        // A reader must see the old text or the new one.
+        let new = path.with_extension("new");
+        std::fs::write(&new, faults)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .expect("the run directory is writable");
+    }
+
+    /// The access log: status, method, path, bytes, range.
+    pub(crate) fn log(&self) -> Vec<String> {
+        std::fs::read_to_string(self.run.join("mirror.log"))
+            .expect("the mirror writes a log")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Replaces the repository of toys.
+    pub(crate) fn publish(&self, repository: &Repository) {
+        let target = self.run.join("mirror/toys").into_os_string();
+        let options = repository.options.iter().map(OsString::from);
+        let packages = repository.packages.iter().map(|path| path.clone().into_os_string());
+        run_script("repository.sh", options.chain([target]).chain(packages), &[]);
+    }
+}
+
+impl Repository {
+    /// hello-svc in this version: 2 is good, 3 does not start, 4 cannot be configured.
+    pub(crate) fn hello(version: u32) -> Self {
+        Self::default().with(built(&format!("hello-svc/hello-svc_{version}_")))
+    }
+
+    /// A package that must be refused, by what is wrong with it: see `broken/build.sh`.
+    pub(crate) fn broken(reason: &str) -> Self {
+        run_script("broken/build.sh", [""; 0], &[]);
+        Self::default().with(built(&format!("broken/{reason}.deb")))
+    }
+
+    /// Offers this package too.
+    pub(crate) fn with(mut self, package: PathBuf) -> Self {
+        self.packages.push(package);
+        self
+    }
+
+    /// Adds an option of `repository.sh`, such as `--signed=wrong`.
+    pub(crate) fn option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
+    }
+}
