@@ -48,6 +48,15 @@ fn apt_trusts_the_mirror_and_sees_what_was_chosen() {
 }
 
 #[test]
+fn repacked_packages_make_up_for_what_the_archive_lacks() {
+    let host = Host::boot(Image::Default);
+    let names = host.mirror().offer_upgrades(100).expect("the archive has fewer than 100");
+    host.shell("apt-get --quiet=2 --error-on=any update");
+    let simulated = host.shell("apt-get --simulate --with-new-pkgs upgrade");
+    assert_eq!(simulated.lines().filter(|line| line.starts_with("Inst ")).count(), names.len());
+}
+
+#[test]
 fn a_broken_package_is_what_its_signed_index_says() {
     let host = Host::boot(Image::WritableSysroot);
     for reason in ["parent-path", "absolute-path", "through-symlink", "device-node", "outside-usr"]

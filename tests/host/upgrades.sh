@@ -9,52 +9,22 @@ set -euo pipefail
 . "$here/archive.sh"
 
 minimum=5
-apt_root=$suite_root/apt
 mirror=$suite_root/mirror
 
-rootfs=$(find "$suite_root" -maxdepth 1 -name 'rootfs-[0-9a-f]*' ! -name '*.new' | head -n 1)
-[ -n "$rootfs" ] || die 'build the image first: image.sh'
-
-# apt with a root of its own, which believes that the image's packages are installed.
-scratch_apt() {
-    local command=$1
-    shift
-    "$command" -o Dir="$apt_root" -o Dir::State::status="$rootfs/var/lib/dpkg/status" -o APT::Architecture="$architecture" \
-        -o Dir::Etc::trustedparts=/etc/apt/trusted.gpg.d -o Dir::Bin::methods=/usr/lib/apt/methods -o Acquire::Languages=none \
-        -o Acquire::PDiffs=false -o APT::Sandbox::User=root \
-        -o Acquire::IndexTargets::deb::Packages::KeepCompressed=true \
-        -o Acquire::IndexTargets::deb::Packages::KeepCompressedAs=xz \
-        -o Acquire::CompressionTypes::Order::=xz "$@"
-}
-
-fetch_indexes() {
-    mkdir -p "$apt_root"/etc/apt/{apt.conf.d,preferences.d,sources.list.d} \
-        "$apt_root"/var/{lib/apt/lists/partial,cache/apt/archives/partial}
-    : > "$apt_root/etc/apt/sources.list"
-    local pocket
-    for pocket in -updates -security; do
-        archive_source "$pocket" >> "$apt_root/etc/apt/sources.list" || say "this machine's apt has no $suite$pocket"
-    done
-    archive_connection_options | sed 's/$/;/' > "$apt_root/etc/apt/apt.conf"
-    scratch_apt apt-get --quiet=2 update
-}
+rootfs=$(newest_rootfs)
+security_uri=$(archive_pocket_uri -security)
+updates_uri=$(archive_pocket_uri -updates)
+make_scratch_apt "$suite_root/apt" "$rootfs/var/lib/dpkg/status"
 
 # The path below the mirror for an address of the archive, with its %-escapes undone.
 mirror_path() {
-    local pocket name uri
-    for pocket in -security -updates; do
-        name=debian
-        [ $pocket != -security ] || name=debian-security
-        uri=$(archive_pocket_uri $pocket)
-        case $1 in
-            "${uri:-none}"*)
-                uri=$name/${1#"$uri"}
-                printf '%b\n' "${uri//%/\\x}"
-                return
-                ;;
-        esac
-    done
-    die "no pocket of the archive has $1"
+    local path
+    case $1 in
+        "${security_uri:-none}"*) path=debian-security/${1#"$security_uri"} ;;
+        "${updates_uri:-none}"*) path=debian/${1#"$updates_uri"} ;;
+        *) die "no pocket of the archive has $1" ;;
+    esac
+    printf '%b\n' "${path//%/\\x}"
 }
 
 # Copies each pocket's InRelease and Packages to where the archive has them, after a look whether the one
@@ -122,7 +92,7 @@ flock 9
 if ! is_fresh; then
     rm -rf "$mirror"
     mkdir -p "$mirror"
-    timed 'fetch the indexes of the later pockets' fetch_indexes
+    timed 'fetch the indexes of the later pockets' fetch_indexes -updates -security
     lay_out_indexes
     upgradable > "$mirror/real.list"
     [ ! -s "$mirror/real.list" ] || timed 'download what is newer' download < "$mirror/real.list"

@@ -54,6 +54,26 @@ impl<'host> Mirror<'host> {
             .collect()
     }
 
+    /// Offers newer versions of `count` packages in all, repacked ones where the archive has too few.
+    /// `None` if the archive alone offers more than that.
+    pub(crate) fn offer_upgrades(&self, count: usize) -> Option<Vec<String>> {
+        let directory = PathBuf::from(run_script("repack.sh", [count.to_string()], &[]));
+        let list = std::fs::read_to_string(directory.join("repacked.list")).unwrap_or_default();
+        let repacked = list.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned()));
+        let names: Vec<String> = real_upgrades().into_iter().chain(repacked).collect();
+        let packages = std::fs::read_dir(&directory)
+            .expect("repack.sh made it")
+            .map(|entry| entry.expect("readable directory").path().into_os_string())
+            .filter(|path| path.to_string_lossy().ends_with(".deb"));
+        let target = self.run.join("mirror/repacked").into_os_string();
+        run_script(
+            "repository.sh",
+            [OsString::from("--origin=repacked"), target].into_iter().chain(packages),
+            &[],
+        );
+        (names.len() == count).then_some(names)
+    }
+
     /// Replaces the repository of toys.
     pub(crate) fn publish(&self, repository: &Repository) {
         let target = self.run.join("mirror/toys").into_os_string();

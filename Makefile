@@ -1,0 +1,49 @@
+# make demo           the main job on a real OSTree Debian, booted in namespaces (KEEP=1 leaves it running)
+# make test           all tests, those on booted hosts included
+# make bench          ours against the peers, in one run (ONLY=id for one row)
+# make deb            the Debian package, in target/deb/
+# make torture        crashes and power cuts at every step
+# make demo-clean     removes what a demo or a killed test left
+# make clean          removes everything that was built
+# Root and a Debian machine are needed: each target installs what it lacks.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help prerequisites build deb image demo demo-clean test bench torture clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+prerequisites:
+	@tests/host/prerequisites.sh
+
+build: prerequisites
+	cargo build --release --locked
+
+deb: prerequisites
+	@[ ! -x debian/build.sh ] || debian/build.sh
+
+# The host's image holds the package, its mirror's server is an example of this crate.
+image: deb
+	cargo build --locked --quiet --example mirror
+	tests/host/image.sh > /dev/null
+	tests/host/upgrades.sh > /dev/null
+
+demo: image
+	KEEP=$(KEEP) tests/host/demo.sh
+
+demo-clean:
+	tests/host/clean
+
+test: image
+	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked && cargo test --workspace --locked --doc --quiet; \
+	else cargo test --workspace --locked; fi
+
+bench: image
+	ONLY=$(ONLY) cargo bench --locked --bench main
+
+torture: image
+	cargo test --locked --release --test host -- --ignored torture
+
+clean: demo-clean
+	cargo clean
