@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Host, Image, Repository, real_upgrades};
+use crate::support::{Emulator, Host, Image, Repository, real_upgrades};
 
 #[test]
 fn the_host_boots_a_deployment_with_a_read_only_usr() {
@@ -122,4 +122,15 @@ fn faults_of_the_mirror_reach_the_host_and_a_poller_sees_an_outage() {
     host.shell("curl -s --retry 5 --retry-connrefused http://127.0.0.1:9000/; systemctl stop hello-svc; systemctl start hello-svc");
     let polls = poller.stop();
     assert!(polls.answered > 0 && polls.failed > 0, "{polls:?}");
+}
+
+#[test]
+fn the_same_host_boots_with_debians_kernel_under_qemu() {
+    let host = Emulator::boot();
+    assert_eq!(host.run("exit 3").code, Some(3));
+    assert!(
+        host.shell("uname -r").contains("-amd64") || host.shell("uname -r").contains("-cloud-")
+    );
+    assert!(host.shell("ostree admin status").starts_with("* debian "));
+    assert!(host.shell("curl -s http://127.0.0.1:9000/").starts_with("version=1"));
 }

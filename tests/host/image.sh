@@ -21,7 +21,7 @@ packages_under_test() {
 }
 
 build_rootfs() {
-    rm -rf --one-file-system "$suite_root"/rootfs"${KERNEL:+-kernel}"-* "$1.new"
+    rm -rf --one-file-system "$suite_root"/rootfs"${KERNEL:+-kernel}"-[0-9a-f]* "$1.new"
     timed "bootstrap Debian $suite" "$here/image/rootfs.sh" "$1.new"
     mv "$1.new" "$1"
 }

@@ -13,7 +13,6 @@ rm -f "$root/var/lib/dbus/machine-id" "$root/etc/resolv.conf"
 echo testhost > "$root/etc/hostname"
 printf '127.0.0.1 localhost testhost\n' > "$root/etc/hosts"
 
-# A root shell on a serial port is how the QEMU variant is controlled; nothing else logs in.
 sed -i 's,^root:[^:]*:,root::,' "$root/etc/shadow"
 
 rm -f "$root/etc/apt/sources.list"
@@ -36,3 +35,25 @@ CONFIGURATION
 for timer in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer; do
     ln -sf /dev/null "$root/etc/systemd/system/$timer"
 done
+
+# In the emulator, a root shell on the second serial port takes the place of `enter`.
+cat > "$root/etc/systemd/system/control-shell.service" <<'UNIT'
+[Unit]
+Description=Control shell of the test host
+ConditionPathExists=/dev/ttyS1
+ConditionVirtualization=!container
+
+[Service]
+ExecStartPre=/bin/stty -F /dev/ttyS1 raw -echo 115200
+ExecStart=/bin/bash
+StandardInput=file:/dev/ttyS1
+StandardOutput=file:/dev/ttyS1
+# Not a terminal, so that the shell does not take itself for interactive and prompt.
+StandardError=journal
+Environment=HOME=/root LANG=C.UTF-8
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+ln -sf /etc/systemd/system/control-shell.service "$root/etc/systemd/system/multi-user.target.wants/control-shell.service"

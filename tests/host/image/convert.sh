@@ -4,7 +4,17 @@
 # belongs to the tree goes below /usr: the defaults of /etc and dpkg's database among it.
 set -euo pipefail
 
+here=$(dirname -- "$(realpath -- "$0")")
 cd "$1"
+
+# Where OSTree looks for a kernel: beside its modules.
+for kernel in boot/vmlinuz-*; do
+    [ -e "$kernel" ] || continue
+    version=${kernel#boot/vmlinuz-}
+    mv "$kernel" "usr/lib/modules/$version/vmlinuz"
+    "$here/initramfs.sh" "$PWD" "$version"
+done
+rm -f vmlinuz* initrd.img*
 
 rm -rf dev run tmp proc sys home root srv opt mnt media usr/local boot
 mkdir -m 755 dev run proc sys sysroot boot
