@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use apt_ostree_proto::id::BootId;
+use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, UpdateRequest};
 use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
 
 use crate::saga::Mark;
-pub use entry::{Entry, Payload};
+pub use entry::{Committed, Entry, Payload};
 
 /// The database's file name within the state directory.
 const DATABASE: &str = "state.db";
@@ -235,11 +236,42 @@ impl Journal {
         })
     }
 
-    /// The newest transaction that changed the host and was kept, if any.
-    pub fn newest_kept(&self) -> Result<Option<HistoryRecord>, Failure> {
+    /// The newest `limit` transactions that changed the host and were kept, newest first.
+    pub fn newest_kept(&self, limit: usize) -> Result<Vec<HistoryRecord>, Failure> {
         let kept =
             |record: &HistoryRecord| matches!(record.outcome, Outcome::Committed | Outcome::Forced);
-        Ok(self.history(u32::MAX)?.into_iter().find(kept))
+        Ok(self.history(u32::MAX)?.into_iter().filter(kept).take(limit).collect())
+    }
+
+    /// The transactions from the newest down to `id` that changed the host and were kept.
+    pub fn kept_since(&self, id: TransactionId) -> Result<Vec<HistoryRecord>, Failure> {
+        let mut kept = self.newest_kept(usize::MAX)?;
+        kept.retain(|record| record.id >= id);
+        match kept.last() {
+            Some(oldest) if oldest.id == id => Ok(kept),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The newest plan with this id that was made on this host.
+    pub fn plan(&self, id: &PlanId) -> Result<Option<Plan>, Failure> {
+        self.plan_and_request(id.as_str()).map(|found| found.map(|(plan, _)| plan))
+    }
+
+    /// The newest plan whose id begins with `prefix`, and the request that it was made for.
+    pub fn plan_and_request(&self, prefix: &str) -> Result<Option<(Plan, UpdateRequest)>, Failure> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    "SELECT json_extract(entries.payload, '$.plan'), transactions.request
+                     FROM entries JOIN transactions ON transactions.id = transaction_id
+                     WHERE json_extract(payload, '$.plan.id') GLOB ?1 || '*'
+                     ORDER BY sequence DESC LIMIT 1",
+                    [prefix],
+                    |row| Ok((column(row, 0)?, column(row, 1)?)),
+                )
+                .optional()
+        })
     }
 
     fn read<T>(

@@ -7,15 +7,19 @@
 //! - Nothing mutates the host before its `Started` record is durable.
 //! - No FFI, and no privilege: this crate runs whole in a unit test.
 
+pub mod blocking;
 pub mod context;
+pub mod coordinator;
 pub mod download;
 pub mod health;
+pub mod journal;
 pub mod overlay;
 pub mod package;
 pub mod port;
 pub mod saga;
 pub mod service;
 pub mod sim;
+pub mod supervisor;
 pub mod verification;
 
 pub use context::{Report, Reporter, StepContext};

@@ -162,7 +162,8 @@ fn assemble(
     }));
     let mut warnings = Vec::new();
     if !resolution.hooks_not_run.is_empty() {
-        warnings.push(format!("apt hooks that are not run: {}", resolution.hooks_not_run.join(", ")));
+        warnings
+            .push(format!("apt hooks that are not run: {}", resolution.hooks_not_run.join(", ")));
     }
     let id = digest(&(&base, restart, selection, &resolution.inputs, &resolution.changes));
     Plan {
@@ -207,8 +208,7 @@ async fn plan_tree(
 /// The digest of everything that a plan was made from.
 fn digest(inputs: &impl Serialize) -> PlanId {
     let bytes = serde_json::to_vec(inputs).unwrap_or_default();
-    let digits: String =
-        Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     PlanId::parse(digits).expect("a SHA-256 digest in lower-case hexadecimal is a plan id")
 }
 

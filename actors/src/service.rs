@@ -228,3 +228,36 @@ impl Handler<RestoreUnits> for ServiceActor {
         })
     }
 }
+
+/// Request: after the tree changed, have the service manager and the bus read what they read, and
+/// create what changed tmpfiles fragments describe. Idempotent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct ReloadManagers {
+    /// The paths that changed, absolute.
+    pub changed: Vec<PathBuf>,
+}
+
+impl Handler<ReloadManagers> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: ReloadManagers, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move {
+            let fragments = tmpfiles_fragments(&request.changed);
+            if !fragments.is_empty() {
+                systemd.create_tmpfiles(&fragments).await?;
+            }
+            systemd.reload_managers().await
+        })
+    }
+}
+
+/// The tmpfiles.d(5) fragments among `changed`.
+fn tmpfiles_fragments(changed: &[PathBuf]) -> Vec<PathBuf> {
+    let is_fragment = |path: &&PathBuf| {
+        let in_directory = path.parent().is_some_and(|p| p.ends_with("tmpfiles.d"));
+        in_directory && path.extension().is_some_and(|extension| extension == "conf")
+    };
+    changed.iter().filter(is_fragment).cloned().collect()
+}

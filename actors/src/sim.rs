@@ -1,9 +1,15 @@
 //! The simulated host behind the same ports as the real one: for tests of everything that happens
 //! between the ports, in virtual time and with scripted failures.
 
+mod disk;
+mod host;
+mod packages;
 mod processes;
 mod systemd;
 
+pub use disk::{DiskState, SimDisk, sim_commit, sim_file};
+pub use host::{SimHost, WorldState};
+pub use packages::SimPackages;
 pub use processes::{SimProcess, SimProcesses};
 pub use systemd::{Behaviour, SimSystemd, SimUnit, UnitSnapshot};
 

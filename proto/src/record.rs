@@ -41,3 +41,13 @@ pub struct HistoryRecord {
     /// Warnings that it left.
     pub warnings: Vec<String>,
 }
+
+/// A record with the lines that its transaction's tools printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedTransaction {
+    /// The record.
+    #[serde(flatten)]
+    pub record: HistoryRecord,
+    /// The log's last lines.
+    pub log: Vec<String>,
+}

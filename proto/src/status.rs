@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::id::TransactionId;
+use crate::id::{CommitId, TransactionId};
+use crate::record::HistoryRecord;
 use crate::step::Step;
 
 /// How a transaction ended.
@@ -129,4 +130,25 @@ impl Phase {
             Self::Finished(outcome) => outcome.name(),
         }
     }
+}
+
+/// The host as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostState {
+    /// The OS name of the booted deployment.
+    pub os_name: String,
+    /// The commit of the booted deployment.
+    pub booted: CommitId,
+    /// The commit that `/usr` shows now: newer than the booted one after a live update.
+    pub running: CommitId,
+    /// The commit that boots next.
+    pub next: CommitId,
+    /// Whether somebody else's deployment waits for the next boot; package updates are refused then.
+    pub foreign_pending: bool,
+    /// What happens now.
+    pub transaction: Option<TransactionStatus>,
+    /// The newest transaction that has ended.
+    pub last: Option<HistoryRecord>,
+    /// Whether an undo failed: nothing new is begun until `apt-ostree repair` has mended it.
+    pub stuck: bool,
 }

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The command line: an unprivileged client of the daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    apt_ostree::cli::run()
+}

@@ -168,7 +168,10 @@ impl Mounts for KernelMounts {
         tracing::info!(changed = reply.changed, layers = reply.layers, "collapsed /usr");
         if reply.layers > 1 {
             // Harmless: it costs a mount and keeps the old tree from being removed until the boot.
-            tracing::warn!(layers = reply.layers, "covered mounts on /usr stay until the next boot");
+            tracing::warn!(
+                layers = reply.layers,
+                "covered mounts on /usr stay until the next boot"
+            );
         }
         Ok(())
     }

@@ -107,8 +107,12 @@ mod tests {
 
     #[test]
     fn a_line_is_read_with_any_number_of_optional_fields() {
-        for optional in ["", "shared:1 ", "shared:1 master:2 ", "master:2 propagate_from:1 unbindable "] {
-            let line = format!("36 35 98:0 /mnt1 /mnt2 rw,noatime {optional}- ext3 /dev/root rw,errors=continue\n");
+        for optional in
+            ["", "shared:1 ", "shared:1 master:2 ", "master:2 propagate_from:1 unbindable "]
+        {
+            let line = format!(
+                "36 35 98:0 /mnt1 /mnt2 rw,noatime {optional}- ext3 /dev/root rw,errors=continue\n"
+            );
             let mounts = parse(line.as_bytes()).unwrap();
             assert_eq!(mounts.len(), 1, "{line}");
             assert_eq!((mounts[0].id, mounts[0].parent), (36, 35));
@@ -135,7 +139,11 @@ mod tests {
             ("/\u{e4}", "/\u{e4}"),
         ] {
             let line = format!("1 0 8:1 / {escaped} rw - ext4 /dev/sda rw");
-            assert_eq!(parse(line.as_bytes()).unwrap()[0].mount_point, Path::new(plain), "{escaped}");
+            assert_eq!(
+                parse(line.as_bytes()).unwrap()[0].mount_point,
+                Path::new(plain),
+                "{escaped}"
+            );
         }
     }
 

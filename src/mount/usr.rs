@@ -38,7 +38,8 @@ impl UsrStack {
     /// Finds the mounts on and below `usr` (which is `/usr` but for tests).
     pub fn of(mounts: &[MountInfo], usr: &Path) -> Self {
         let mut layers: Vec<Layer> = Vec::new();
-        let here: Vec<&MountInfo> = mounts.iter().filter(|mount| mount.mount_point == usr).collect();
+        let here: Vec<&MountInfo> =
+            mounts.iter().filter(|mount| mount.mount_point == usr).collect();
         // The lowest one is mounted on something that is not itself on /usr; each next on the one before.
         let mut next = here
             .iter()
@@ -46,7 +47,8 @@ impl UsrStack {
             .copied();
         while let Some(mount) = next {
             layers.push(Layer { mount: mount.clone(), owner: owner(mount) });
-            next = here.iter().find(|other| other.parent == mount.id && other.id != mount.id).copied();
+            next =
+                here.iter().find(|other| other.parent == mount.id && other.id != mount.id).copied();
         }
         let below = below(mounts, usr, layers.last().map(|layer| layer.mount.id));
         Self { layers, below }
@@ -71,7 +73,9 @@ fn below(mounts: &[MountInfo], usr: &Path, top: Option<u64>) -> Vec<MountInfo> {
         for mount in mounts {
             let inside = mount.mount_point != usr && mount.mount_point.starts_with(usr);
             let carried = match top {
-                Some(top) => mount.parent == top || found.iter().any(|known| known.id == mount.parent),
+                Some(top) => {
+                    mount.parent == top || found.iter().any(|known| known.id == mount.parent)
+                }
                 None => true,
             };
             if inside && carried && found.iter().all(|known| known.id != mount.id) {
@@ -148,14 +152,25 @@ mod tests {
         UsrStack::of(&mountinfo::parse(text.as_bytes()).unwrap(), Path::new("/usr"))
     }
 
-    const DEPLOYMENT: &str =
-        "10 1 8:1 /ostree/deploy/debian/deploy/0123abcd.0/usr /usr ro shared:2 - ext4 /dev/sda rw\n";
+    const DEPLOYMENT: &str = "10 1 8:1 /ostree/deploy/debian/deploy/0123abcd.0/usr /usr ro shared:2 - ext4 /dev/sda rw\n";
 
     #[test]
     fn each_mount_on_usr_is_told_by_its_owner() {
         for (root, source, options, kind, expected) in [
-            ("/ostree/deploy/debian/deploy/0123abcd.0/usr", "/dev/sda", "rw", "ext4", Owner::Deployment),
-            ("/@root/ostree/deploy/os/deploy/0123.1/usr", "/dev/sda", "rw", "btrfs", Owner::Deployment),
+            (
+                "/ostree/deploy/debian/deploy/0123abcd.0/usr",
+                "/dev/sda",
+                "rw",
+                "ext4",
+                Owner::Deployment,
+            ),
+            (
+                "/@root/ostree/deploy/os/deploy/0123.1/usr",
+                "/dev/sda",
+                "rw",
+                "btrfs",
+                Owner::Deployment,
+            ),
             ("/ostree/live/17/tree/usr", "/dev/sda", "rw", "ext4", Owner::Live(17)),
             ("/sub/ostree/live/3/tree/usr", "/dev/sda", "rw", "ext4", Owner::Live(3)),
             (
@@ -172,8 +187,24 @@ mod tests {
                 "overlay",
                 Owner::Foreign("the writable overlay of 'ostree admin unlock'".to_owned()),
             ),
-            ("/ostree/live/x/tree/usr", "d", "rw", "ext4", Owner::Foreign("a mount of type \"ext4\" from \"/ostree/live/x/tree/usr\"".to_owned())),
-            ("/ostree/live/1/tree/usr/lib", "d", "rw", "ext4", Owner::Foreign("a mount of type \"ext4\" from \"/ostree/live/1/tree/usr/lib\"".to_owned())),
+            (
+                "/ostree/live/x/tree/usr",
+                "d",
+                "rw",
+                "ext4",
+                Owner::Foreign(
+                    "a mount of type \"ext4\" from \"/ostree/live/x/tree/usr\"".to_owned(),
+                ),
+            ),
+            (
+                "/ostree/live/1/tree/usr/lib",
+                "d",
+                "rw",
+                "ext4",
+                Owner::Foreign(
+                    "a mount of type \"ext4\" from \"/ostree/live/1/tree/usr/lib\"".to_owned(),
+                ),
+            ),
         ] {
             let stack = stack(&format!("10 1 8:1 {root} /usr ro - {kind} {source} {options}"));
             assert_eq!(stack.layers[0].owner, expected, "{root}");
@@ -216,7 +247,8 @@ mod tests {
 
     #[test]
     fn usr_may_be_part_of_the_root_mount() {
-        let stack = stack("1 0 0:30 / / ro - overlay composefs ro\n2 1 8:2 / /usr/local rw - ext4 d rw\n");
+        let stack =
+            stack("1 0 0:30 / / ro - overlay composefs ro\n2 1 8:2 / /usr/local rw - ext4 d rw\n");
         assert!(stack.layers.is_empty());
         assert_eq!(stack.below.len(), 1);
     }

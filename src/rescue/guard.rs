@@ -54,7 +54,9 @@ pub(crate) fn guard(tree: &Tree, deadline: u64, socket: &Path) -> Result<Reply, 
 pub(crate) fn stand_down(socket: &Path) -> Result<Reply, Trouble> {
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
             return Ok(Reply::default());
         }
         Err(error) => return Err(error).tried(|| "reach the guard".to_owned()),
@@ -132,9 +134,7 @@ fn notify_ready() -> Result<(), Trouble> {
     };
     let what = || "tell the service manager that the guard is ready".to_owned();
     let socket = UnixDatagram::unbound().tried(what)?;
-    address
-        .and_then(|address| socket.send_to_addr(b"READY=1", &address))
-        .tried(what)?;
+    address.and_then(|address| socket.send_to_addr(b"READY=1", &address)).tried(what)?;
     Ok(())
 }
 

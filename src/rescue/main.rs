@@ -45,7 +45,9 @@ fn run(command: &str, options: &Options) -> Result<Reply, Trouble> {
         "switch" => switch::switch(&options.tree()?),
         "unswitch" => switch::unswitch(&options.tree()?),
         "collapse" => collapse::collapse(&options.path("pin")?, &options.below()?),
-        "guard" => guard::guard(&options.tree()?, options.number("deadline")?, &options.path("socket")?),
+        "guard" => {
+            guard::guard(&options.tree()?, options.number("deadline")?, &options.path("socket")?)
+        }
         "stand-down" => guard::stand_down(&options.path("socket")?),
         _ => Err(Trouble::usage(format!("unknown command {command:?}"))),
     }

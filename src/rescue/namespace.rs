@@ -17,10 +17,8 @@ pub(crate) struct HostNamespace(File);
 impl HostNamespace {
     /// Opens it and moves the calling thread, the only one of the process, into it.
     pub(crate) fn enter() -> Result<Self, Trouble> {
-        let namespace = Self(
-            File::open("/proc/1/ns/mnt")
-                .tried(|| "open PID 1's mount namespace".to_owned())?,
-        );
+        let namespace =
+            Self(File::open("/proc/1/ns/mnt").tried(|| "open PID 1's mount namespace".to_owned())?);
         namespace.come_back()?;
         Ok(namespace)
     }

@@ -98,18 +98,16 @@ fn assemble(tree: &Tree, below: &[MountInfo], host: &HostNamespace) -> Result<Ow
     // Kernels before 6.15 cannot attach a detached mount to a detached one, so the tree is put
     // together in a namespace of its own, over the tree's own directory, and cloned from there as a
     // whole. What is left of that namespace goes when this process comes back.
-    namespace::leave_for_own().tried(|| "make a mount namespace to assemble the tree in".to_owned())?;
+    namespace::leave_for_own()
+        .tried(|| "make a mount namespace to assemble the tree in".to_owned())?;
     let assembled = assemble_here(tree, below);
     host.come_back()?;
     assembled
 }
 
 fn assemble_here(tree: &Tree, below: &[MountInfo]) -> Result<OwnedFd, Trouble> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .tried(|| "make the mount namespace private".to_owned())?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .tried(|| "make the mount namespace private".to_owned())?;
     let root = clone_tree(tree)?;
     attach(&root, &tree.path)?;
     for mount in below {

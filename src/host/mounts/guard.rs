@@ -71,7 +71,9 @@ pub(super) async fn stand_down(program: &Path, transaction: TransactionId) -> Po
 async fn runs(transaction: TransactionId) -> PortResult<bool> {
     match UnixStream::connect(socket(transaction)).await {
         Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
             Ok(false)
         }
         Err(error) => {

@@ -1,0 +1,299 @@
+//! The coordinator: takes requests, runs one transaction at a time, writes the journal, publishes
+//! what happens.
+//!
+//! Modules in reading order: `drive` runs one transaction from its log to its end, with the
+//! effects of each step in `forward` and of each undo in `unwind`; `recovery` takes up what a dead
+//! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `read`
+//! answers questions.
+
+mod drive;
+mod facts;
+mod forward;
+mod progress;
+mod read;
+mod recovery;
+mod settings;
+mod stale;
+mod unwind;
+
+use std::rc::Rc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use apt_ostree_proto::event::Event;
+use apt_ostree_proto::id::BootId;
+use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
+use apt_ostree_proto::status::{Phase, TransactionStatus};
+use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use read::{
+    DescribeState, FindPlan, NewestKept, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
+};
+pub use settings::Settings;
+
+use crate::blocking::SharedJournal;
+use crate::journal::Journal;
+use crate::port::Host;
+use crate::saga::Abort;
+use crate::supervisor::Supervisor;
+use drive::Drive;
+
+/// Runs transactions, one at a time.
+#[derive(Debug)]
+pub struct Coordinator {
+    supervisor: Addr<Supervisor>,
+    journal: SharedJournal,
+    settings: Rc<Settings>,
+    publish: Publisher,
+    boot: Option<BootId>,
+    running: Option<Running>,
+    recovering: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: TransactionId,
+    cancel: CancellationToken,
+    status: watch::Receiver<TransactionStatus>,
+}
+
+/// Where events go. State changes are sent at once and never dropped.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Publisher {
+    /// A publisher and the end where its events arrive.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        (Self { events }, receiver)
+    }
+
+    /// Publishes an event; nobody may be listening.
+    pub fn publish(&self, event: Event) {
+        drop(self.events.send(event));
+    }
+}
+
+impl Coordinator {
+    /// Starts a coordinator, its supervisor and its workers on `host`, with the journal in
+    /// `settings.state_directory`. To be called within an actix system. It takes requests once
+    /// [`Recover`] was answered.
+    pub fn start_on(
+        host: Host,
+        settings: Settings,
+        boot: Option<BootId>,
+        publish: Publisher,
+    ) -> Result<Addr<Self>, Failure> {
+        let journal = SharedJournal::new(Journal::open(&settings.state_directory)?);
+        let supervisor = Supervisor::new(host).start();
+        let coordinator = Self {
+            supervisor,
+            journal,
+            settings: Rc::new(settings),
+            publish,
+            boot,
+            running: None,
+            recovering: true,
+        };
+        Ok(coordinator.start())
+    }
+
+    /// Makes the transaction's task and lets it run; its end comes back as [`Ended`].
+    fn spawn(&mut self, drive: Drive, context: &mut Context<Self>) {
+        let id = drive.id();
+        self.running =
+            Some(Running { id, cancel: drive.cancel_token(), status: drive.watch_status() });
+        let coordinator = context.address();
+        let task = tokio::task::spawn_local(drive.run());
+        tokio::task::spawn_local(async move {
+            match task.await {
+                Ok(record) => coordinator.do_send(Ended(Box::new(record))),
+                // A half-driven transaction must not be followed by another one. The service
+                // manager starts the daemon anew, and recovery comes first there.
+                Err(error) => {
+                    tracing::error!(transaction = %id, %error, "the coordinator panicked");
+                    std::process::abort();
+                }
+            }
+        });
+    }
+
+    fn refuse_if_busy(&self) -> Result<(), Failure> {
+        if self.recovering {
+            let text = "an interrupted transaction is being put in order";
+            return Err(Failure::new(ErrorCode::Busy, text));
+        }
+        match &self.running {
+            Some(running) => {
+                let title = running.status.borrow().title.clone();
+                let text = format!("transaction {} runs: {title}", running.id);
+                Err(Failure::new(ErrorCode::Busy, text))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+}
+
+/// Request: put in order what a daemon that died has left. Answered before any other request.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Failure>")]
+pub struct Recover;
+
+impl Handler<Recover> for Coordinator {
+    type Result = ResponseFuture<Result<(), Failure>>;
+
+    fn handle(&mut self, _: Recover, context: &mut Self::Context) -> Self::Result {
+        let parts = self.parts();
+        let coordinator = context.address();
+        Box::pin(async move {
+            let result = recovery::recover(&parts).await;
+            coordinator.do_send(Recovered);
+            result
+        })
+    }
+}
+
+/// Event: recovery is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+struct Recovered;
+
+impl Handler<Recovered> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, _: Recovered, _: &mut Self::Context) {
+        self.recovering = false;
+    }
+}
+
+/// Request: begin a transaction. Answers its number at once; what comes of it is published.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<TransactionId, Failure>")]
+pub struct BeginTransaction {
+    /// What was asked for, in one line, for people.
+    pub title: String,
+    /// What was asked for.
+    pub request: UpdateRequest,
+    /// Only make the plan.
+    pub dry_run: bool,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+impl Handler<BeginTransaction> for Coordinator {
+    type Result = Result<TransactionId, Failure>;
+
+    fn handle(&mut self, request: BeginTransaction, context: &mut Self::Context) -> Self::Result {
+        self.refuse_if_busy()?;
+        let steps = steps_of(&request);
+        let id = self.journal.now(|journal| {
+            let boot = self.boot.as_ref();
+            journal.begin(&request.title, &request.request, &request.caller, steps, boot)
+        })?;
+        tracing::info!(transaction = %id, title = request.title, uid = request.caller.uid, "begun");
+        self.spawn(Drive::begin(self.parts(), id, request, steps), context);
+        Ok(id)
+    }
+}
+
+fn steps_of(request: &BeginTransaction) -> &'static [Step] {
+    match (&request.request.target, request.dry_run) {
+        (_, true) => &[Step::Plan],
+        (Target::Packages(_), false) => Step::FROM_PACKAGES,
+        (Target::Commit(_) | Target::Pending | Target::Before(_), false) => Step::FROM_COMMIT,
+    }
+}
+
+/// What a drive shares with the coordinator.
+#[derive(Clone, Debug)]
+struct Parts {
+    supervisor: Addr<Supervisor>,
+    journal: SharedJournal,
+    settings: Rc<Settings>,
+    publish: Publisher,
+}
+
+impl Coordinator {
+    fn parts(&self) -> Parts {
+        Parts {
+            supervisor: self.supervisor.clone(),
+            journal: self.journal.clone(),
+            settings: Rc::clone(&self.settings),
+            publish: self.publish.clone(),
+        }
+    }
+}
+
+/// Request: cancel the transaction, whoever began it. `NotFound` when it does not run, `TooLate`
+/// once the pivot is behind.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Failure>")]
+pub struct CancelTransaction(pub TransactionId);
+
+impl Handler<CancelTransaction> for Coordinator {
+    type Result = Result<(), Failure>;
+
+    fn handle(&mut self, request: CancelTransaction, _: &mut Self::Context) -> Self::Result {
+        let Some(running) = self.running.as_ref().filter(|running| running.id == request.0) else {
+            let text = format!("transaction {} does not run", request.0);
+            return Err(Failure::new(ErrorCode::NotFound, text));
+        };
+        if !running.status.borrow().cancellable {
+            let text = format!("transaction {} cannot be cancelled any more", request.0);
+            return Err(Failure::new(ErrorCode::TooLate, text));
+        }
+        tracing::info!(transaction = %request.0, "cancelled");
+        running.cancel.cancel();
+        Ok(())
+    }
+}
+
+/// Event: a transaction ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Ended(Box<HistoryRecord>);
+
+impl Handler<Ended> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, event: Ended, _: &mut Self::Context) {
+        let Ended(record) = event;
+        self.running = None;
+        self.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
+    }
+}
+
+/// Request: interrupt what runs, because the daemon is about to stop. Answered when it has ended:
+/// unwound, or finished when the pivot was behind.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Quiesce;
+
+impl Handler<Quiesce> for Coordinator {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Quiesce, _: &mut Self::Context) -> Self::Result {
+        let running = self.running.as_ref().map(|running| {
+            running.cancel.cancel();
+            running.status.clone()
+        });
+        Box::pin(async move {
+            if let Some(mut status) = running {
+                // An error means that the drive is gone: there is nothing to wait for.
+                drop(status.wait_for(|s| matches!(s.phase, Phase::Finished(_))).await);
+            }
+        })
+    }
+}
+
+/// Why a cancelled transaction unwinds, as its log will say.
+const CANCELLED: Abort = Abort::Cancelled;

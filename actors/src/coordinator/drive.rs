@@ -1,0 +1,502 @@
+//! One transaction, from its log to its end.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use apt_ostree_proto::event::{Event, MessageLevel};
+use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::{Caller, UpdateRequest};
+use apt_ostree_proto::status::{Outcome, Phase, TransactionStatus};
+use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::facts::{Facts, durations};
+use super::progress::{PUBLISH_INTERVAL, Progress};
+use super::{BeginTransaction, CANCELLED, Parts};
+use crate::context::{Report, Reporter, StepContext};
+use crate::health::Baseline;
+use crate::journal::{Entry, Payload, Recorded, seconds_now};
+use crate::saga::{self, Abort, Command, Mark};
+use crate::supervisor::{GetWorkers, Workers};
+
+/// How often a step behind the pivot is tried before the transaction ends with a warning. What it
+/// leaves undone is taken up by the next transaction's clean-up.
+const MOST_ATTEMPTS_PAST_PIVOT: u32 = 3;
+
+/// The driver of one transaction.
+#[derive(Debug)]
+pub(super) struct Drive {
+    pub(super) parts: Parts,
+    pub(super) id: TransactionId,
+    pub(super) title: String,
+    pub(super) request: UpdateRequest,
+    pub(super) caller: Caller,
+    pub(super) facts: Facts,
+    /// Health before anything was touched; needed only by the daemon that measured it.
+    pub(super) baseline: Option<Baseline>,
+    /// What must stay up from the start of the units on.
+    pub(super) expected_up: Vec<UnitName>,
+    pub(super) forced: bool,
+    steps: Vec<Step>,
+    entries: Vec<Entry>,
+    started_seconds: i64,
+    began: Instant,
+    cancel: CancellationToken,
+    abort_recorded: bool,
+    attempts: BTreeMap<Step, u32>,
+    progress: Progress,
+    status: watch::Sender<TransactionStatus>,
+}
+
+impl Drive {
+    /// A new transaction.
+    pub(super) fn begin(
+        parts: Parts,
+        id: TransactionId,
+        begin: BeginTransaction,
+        steps: &[Step],
+    ) -> Self {
+        let recorded = Recorded {
+            id,
+            title: begin.title,
+            request: begin.request,
+            caller: begin.caller,
+            steps: steps.to_vec(),
+            boot: None,
+            started_seconds: seconds_now(),
+            entries: Vec::new(),
+        };
+        Self::resume(parts, recorded)
+    }
+
+    /// A transaction that another daemon began.
+    pub(super) fn resume(parts: Parts, recorded: Recorded) -> Self {
+        let Recorded { id, title, request, caller, steps, started_seconds, entries, .. } = recorded;
+        let phase = Phase::Running(steps.first().copied().unwrap_or(Step::Plan));
+        let status = TransactionStatus {
+            id,
+            title: title.clone(),
+            phase,
+            percentage: 0,
+            speed: 0,
+            remaining_seconds: 0,
+            cancellable: true,
+            failure: None,
+        };
+        let abort_recorded = entries.iter().any(|entry| matches!(entry.mark, Mark::Aborted(_)));
+        Self {
+            facts: Facts::of(&entries),
+            baseline: None,
+            expected_up: Vec::new(),
+            forced: false,
+            progress: Progress::new(&steps),
+            status: watch::Sender::new(status),
+            cancel: CancellationToken::new(),
+            began: Instant::now(),
+            attempts: BTreeMap::new(),
+            abort_recorded,
+            parts,
+            id,
+            title,
+            request,
+            caller,
+            steps,
+            entries,
+            started_seconds,
+        }
+    }
+
+    pub(super) fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    pub(super) fn cancel_token(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    pub(super) fn watch_status(&self) -> watch::Receiver<TransactionStatus> {
+        self.status.subscribe()
+    }
+
+    /// Runs the transaction to its end.
+    pub(super) async fn run(mut self) -> HistoryRecord {
+        let span = tracing::info_span!("transaction", id = %self.id);
+        async move {
+            loop {
+                match self.advance().await {
+                    Ok(None) => {}
+                    Ok(Some(record)) => return record,
+                    Err(failure) => {
+                        // Without its journal a transaction can neither go on nor unwind safely.
+                        // The daemon ends; recovery decides from what is on the disk.
+                        tracing::error!(%failure, "the journal cannot be written");
+                        std::process::abort();
+                    }
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Does what comes next; answers the record once the transaction has ended. An error is one of
+    /// the journal.
+    async fn advance(&mut self) -> Result<Option<HistoryRecord>, Failure> {
+        if self.cancel.is_cancelled() && !self.abort_recorded && !self.is_past_pivot() {
+            self.abort_recorded = true;
+            self.log(Entry::new(Mark::Aborted(CANCELLED))).await?;
+        }
+        let marks: Vec<Mark> = self.entries.iter().map(|entry| entry.mark).collect();
+        let command = saga::next(&self.steps, &marks)
+            .map_err(|error| Failure::caused(ErrorCode::Internal, "the journal is odd", &error))?;
+        match command {
+            Command::Run(step) => self.run_step(step).await?,
+            Command::Undo(step) => self.undo_step(step).await?,
+            Command::Finish(outcome) => return self.finish(outcome).await.map(Some),
+            Command::Rest => {
+                let text = "the transaction had ended already";
+                return Err(Failure::new(ErrorCode::Internal, text));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_past_pivot(&self) -> bool {
+        let marks: Vec<Mark> = self.entries.iter().map(|entry| entry.mark).collect();
+        saga::is_past_pivot(&self.steps, &marks)
+    }
+
+    async fn run_step(&mut self, step: Step) -> Result<(), Failure> {
+        let attempt = self.attempts.entry(step).or_default();
+        *attempt += 1;
+        let attempt = *attempt;
+        if attempt > MOST_ATTEMPTS_PAST_PIVOT {
+            return self.give_up(step).await;
+        }
+        self.enter(Phase::Running(step));
+        let span = tracing::info_span!("step", name = %step, attempt);
+        async {
+            let workers = self.workers().await?;
+            let undo = match self.undo_information(step, &workers).await {
+                Ok(undo) => undo,
+                Err(failure) => {
+                    self.log(Entry::new(Mark::Started(step))).await?;
+                    return self.step_failed(step, failure).await;
+                }
+            };
+            let started = Entry::new(Mark::Started(step));
+            self.log(undo.map_or(started.clone(), |undo| started.with(undo))).await?;
+            match self.effect(step, workers).await {
+                Ok(payload) => self.step_succeeded(step, payload).await,
+                Err(failure) => self.step_failed(step, failure).await,
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn step_succeeded(
+        &mut self,
+        step: Step,
+        payload: Option<Payload>,
+    ) -> Result<(), Failure> {
+        let entry = Entry::new(Mark::Succeeded(step));
+        self.log(payload.map_or(entry.clone(), |payload| entry.with(payload))).await?;
+        let is_empty = self.facts.plan.as_ref().is_some_and(|plan| plan.is_empty());
+        if step == Step::Plan && is_empty && self.steps.len() > 1 {
+            self.log(Entry::new(Mark::Satisfied)).await?;
+        }
+        Ok(())
+    }
+
+    async fn step_failed(&mut self, step: Step, failure: Failure) -> Result<(), Failure> {
+        tracing::warn!(%step, code = %failure.code, %failure, "the step failed");
+        if failure.code == ErrorCode::Cancelled && !self.abort_recorded && !self.is_past_pivot() {
+            self.abort_recorded = true;
+            self.log(Entry::new(Mark::Aborted(CANCELLED))).await?;
+        }
+        self.log(Entry::new(Mark::Failed(step)).with(Payload::Failure(failure.clone()))).await?;
+        if self.facts.failure.as_ref() == Some(&failure) {
+            self.parts.publish.publish(Event::Failed { id: self.id, failure });
+        }
+        Ok(())
+    }
+
+    /// A step behind the pivot keeps failing: the update is kept all the same, with a warning.
+    async fn give_up(&mut self, step: Step) -> Result<(), Failure> {
+        let why = self.facts.failure.take().map(|failure| failure.message).unwrap_or_default();
+        let warning = format!("{} did not complete: {why}", step.title());
+        tracing::error!(%step, %why, "given up behind the pivot");
+        let entry = Entry::new(Mark::Succeeded(step)).with(Payload::Warnings(vec![warning]));
+        self.log(entry).await
+    }
+
+    async fn undo_step(&mut self, step: Step) -> Result<(), Failure> {
+        self.progress.freeze();
+        self.enter(Phase::Undoing(step));
+        let span = tracing::info_span!("undo", name = %step);
+        async {
+            self.log(Entry::new(Mark::UndoStarted(step))).await?;
+            let workers = self.workers().await?;
+            match self.undo_effect(step, workers).await {
+                Ok(warnings) if warnings.is_empty() => {
+                    self.log(Entry::new(Mark::Undone(step))).await
+                }
+                Ok(warnings) => {
+                    let payload = Payload::Warnings(warnings);
+                    self.log(Entry::new(Mark::Undone(step)).with(payload)).await
+                }
+                Err(failure) => {
+                    tracing::error!(%step, %failure, "the undo failed");
+                    let payload = Payload::Failure(failure);
+                    self.log(Entry::new(Mark::UndoFailed(step)).with(payload)).await
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Result<HistoryRecord, Failure> {
+        let outcome = match outcome {
+            Outcome::Committed if self.forced => Outcome::Forced,
+            other => other,
+        };
+        if outcome.is_success() {
+            self.progress.complete();
+        }
+        let record = self.record(outcome);
+        let (written, entry) = (record.clone(), Entry::new(Mark::Finished(outcome)));
+        self.parts.journal.with(move |journal| journal.finish(&written, &entry)).await?;
+        log_end(&record);
+        self.enter(Phase::Finished(outcome));
+        Ok(record)
+    }
+
+    fn record(&self, outcome: Outcome) -> HistoryRecord {
+        let plan = self.facts.plan.clone();
+        let committed = self.facts.committed.as_ref();
+        let failure = self.facts.failure.clone().or_else(|| self.why_aborted());
+        HistoryRecord {
+            id: self.id,
+            title: self.title.clone(),
+            request: self.request.clone(),
+            caller: self.caller.clone(),
+            started_seconds: self.started_seconds,
+            duration_milliseconds: u64::try_from(self.began.elapsed().as_millis())
+                .unwrap_or(u64::MAX),
+            outcome,
+            failure: (!outcome.is_success()).then_some(failure).flatten().map(|f| kept(f, outcome)),
+            base: plan.as_ref().map(|plan| plan.base.clone()),
+            commit: committed.map(|committed| committed.tree.commit.clone()),
+            changes: plan.map(|plan| plan.changes).unwrap_or_default(),
+            units: committed.map(|c| c.services.effects.clone()).unwrap_or_default(),
+            steps: durations(&self.entries),
+            warnings: self.facts.warnings.clone(),
+        }
+    }
+
+    fn why_aborted(&self) -> Option<Failure> {
+        self.entries.iter().find_map(|entry| match entry.mark {
+            Mark::Aborted(Abort::Cancelled) => {
+                Some(Failure::new(ErrorCode::Cancelled, "the transaction was cancelled"))
+            }
+            Mark::Aborted(Abort::Interrupted) => Some(Failure::new(
+                ErrorCode::Interrupted,
+                "the daemon or the host stopped in the middle of the transaction",
+            )),
+            _ => None,
+        })
+    }
+
+    /// Makes an entry durable, then takes it in.
+    async fn log(&mut self, entry: Entry) -> Result<(), Failure> {
+        let (id, written) = (self.id, entry.clone());
+        self.parts.journal.with(move |journal| journal.append(id, &written)).await?;
+        self.facts.take(&entry);
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    async fn workers(&self) -> Result<Workers, Failure> {
+        self.parts
+            .supervisor
+            .send(GetWorkers)
+            .await
+            .map_err(|error| Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error))
+    }
+
+    /// Runs `work` with a context, and publishes its reports as they come.
+    pub(super) async fn reporting<T>(
+        &mut self,
+        work: impl AsyncFnOnce(StepContext) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (report, mut reports) = Reporter::channel();
+        // Nothing behind the pivot hears a cancel.
+        let cancel =
+            if self.is_past_pivot() { CancellationToken::new() } else { self.cancel.clone() };
+        let context = StepContext { transaction: self.id, cancel, report };
+        let work = work(context);
+        tokio::pin!(work);
+        let mut pump = Pump::new(&self.parts, self.id);
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(report) = reports.recv() => self.take_report(report, &mut pump),
+                result = &mut work => break result,
+            }
+        };
+        drain(&mut reports, |report| self.take_report(report, &mut pump));
+        result
+    }
+
+    fn take_report(&mut self, report: Report, pump: &mut Pump) {
+        self.progress.take(&report);
+        match report {
+            Report::Fraction(_) | Report::Transfer { .. } => self.publish_progress(pump),
+            Report::Item { item, status, percentage } => {
+                let status = status.to_owned();
+                pump.item(Event::Item { id: self.id, item, status, percentage }, percentage);
+            }
+            Report::Log(line) => pump.log(&printable(&line)),
+            Report::Warning(text) => {
+                let text = printable(&text);
+                self.facts.warnings.push(text.clone());
+                let (id, level) = (self.id, MessageLevel::Warning);
+                self.parts.publish.publish(Event::Message { id, level, text });
+            }
+        }
+    }
+
+    fn publish_progress(&mut self, pump: &mut Pump) {
+        if !pump.progress_is_due() {
+            return;
+        }
+        let (percentage, speed) = (self.progress.percentage(), self.progress.speed());
+        let remaining_seconds = self.progress.remaining_seconds();
+        self.status.send_modify(|status| {
+            status.percentage = percentage;
+            status.speed = speed;
+            status.remaining_seconds = remaining_seconds;
+        });
+        let id = self.id;
+        self.parts.publish.publish(Event::Progress { id, percentage, speed, remaining_seconds });
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if let Phase::Running(step) = phase {
+            self.progress.enter(step);
+        }
+        let cancellable = match phase {
+            Phase::Running(step) => step < Step::Deploy,
+            Phase::Undoing(_) | Phase::Finished(_) => false,
+        };
+        let (percentage, failure) = (self.progress.percentage(), self.facts.failure.clone());
+        self.status.send_modify(|status| {
+            status.phase = phase;
+            status.percentage = percentage;
+            status.cancellable = cancellable;
+            status.failure = failure;
+            status.speed = 0;
+            status.remaining_seconds = 0;
+        });
+        let id = self.id;
+        self.parts.publish.publish(Event::PhaseChanged { id, phase });
+        let (speed, remaining_seconds) = (0, 0);
+        self.parts.publish.publish(Event::Progress { id, percentage, speed, remaining_seconds });
+    }
+}
+
+/// Bounds how often progress is published, and keeps the transaction's log file.
+struct Pump {
+    last_progress: Option<Instant>,
+    last_item: Option<Instant>,
+    log: Option<std::fs::File>,
+    publish: super::Publisher,
+    id: TransactionId,
+}
+
+impl Pump {
+    fn new(parts: &Parts, id: TransactionId) -> Self {
+        let path = parts.settings.log_of(id);
+        let open = || -> std::io::Result<std::fs::File> {
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)?;
+            }
+            std::fs::OpenOptions::new().create(true).append(true).open(&path)
+        };
+        let log = open().inspect_err(|error| tracing::warn!(%error, "no log file")).ok();
+        Self { last_progress: None, last_item: None, log, publish: parts.publish.clone(), id }
+    }
+
+    fn progress_is_due(&mut self) -> bool {
+        is_due(&mut self.last_progress)
+    }
+
+    /// The last report of an item is never dropped.
+    fn item(&mut self, event: Event, percentage: u32) {
+        if is_due(&mut self.last_item) || percentage == 100 {
+            self.publish.publish(event);
+        }
+    }
+
+    fn log(&mut self, line: &str) {
+        if let Some(file) = &mut self.log
+            && let Err(error) = writeln!(file, "{line}")
+        {
+            tracing::warn!(%error, "the transaction's log cannot be written");
+            self.log = None;
+        }
+        let (id, level, text) = (self.id, MessageLevel::Log, line.to_owned());
+        self.publish.publish(Event::Message { id, level, text });
+    }
+}
+
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let due = last.is_none_or(|last| now.duration_since(last) >= PUBLISH_INTERVAL);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+fn drain(reports: &mut mpsc::UnboundedReceiver<Report>, mut take: impl FnMut(Report)) {
+    while let Ok(report) = reports.try_recv() {
+        take(report);
+    }
+}
+
+/// A tool's line may carry terminal control sequences; a client prints what it gets.
+fn printable(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Says what state the host is in after `failure`, unless the failure itself does.
+fn kept(failure: Failure, outcome: Outcome) -> Failure {
+    if failure.kept.is_some() {
+        return failure;
+    }
+    match outcome {
+        Outcome::Failed => failure.with_kept("nothing was changed"),
+        Outcome::RolledBack | Outcome::Cancelled => {
+            failure.with_kept("everything was put back: the host is as it was")
+        }
+        Outcome::Stuck => failure.with_kept("an undo failed: the host is between the two states"),
+        _ => failure,
+    }
+}
+
+/// Message ids, for `journalctl MESSAGE_ID=…`.
+fn log_end(record: &HistoryRecord) {
+    let (transaction, outcome) = (record.id.0, record.outcome.name());
+    match record.outcome {
+        Outcome::Stuck => tracing::error!(transaction, outcome, "stuck"),
+        Outcome::RolledBack => tracing::warn!(transaction, outcome, "rolled back"),
+        _ => tracing::info!(transaction, outcome, "finished"),
+    }
+}

@@ -1,0 +1,380 @@
+//! The effect of each step. Each is a message or two to the workers; what an undo needs is written
+//! down before.
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+use apt_ostree_proto::plan::{Plan, TreeSource};
+use apt_ostree_proto::request::Target;
+use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::drive::Drive;
+use super::stale;
+use crate::context::StepContext;
+use crate::download::{DownloadPackages, FinishedFile};
+use crate::health::{CheckHealth, RecordBaseline};
+use crate::journal::{Committed, Payload};
+use crate::overlay::{
+    CommitTree, DeployTree, DescribeHost, FinalizeTree, FindTarget, NewTree, PrepareSwitch,
+    StageTree, SwitchTree,
+};
+use crate::package::{ArchiveLock, Goal, InstallPackages, MakePlan};
+use crate::port::{Delta, TreeMetadata};
+use crate::service::{DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits};
+use crate::supervisor::Workers;
+use crate::verification::VerifyPackage;
+
+/// How many finished updates keep their trees, so that they can be rolled back.
+const KEPT_UPDATES: usize = 2;
+
+/// Sends `message` and waits for the answer. A worker that panics is a failure of the step.
+pub(super) async fn ask<A, M, T>(worker: &Addr<A>, message: M) -> Result<T, Failure>
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result = Result<T, Failure>> + Send + 'static,
+    T: Send + 'static,
+{
+    worker.send(message).await.unwrap_or_else(|error| {
+        let worker = std::any::type_name::<A>().rsplit("::").next().unwrap_or_default();
+        Err(Failure::caused(ErrorCode::Internal, &format!("the {worker} stopped"), &error))
+    })
+}
+
+impl Drive {
+    /// What must be durable before the step begins.
+    pub(super) async fn undo_information(
+        &mut self,
+        step: Step,
+        workers: &Workers,
+    ) -> Result<Option<Payload>, Failure> {
+        match step {
+            Step::StopUnits => {
+                let units = self.committed()?.services.touched();
+                let states = ask(&workers.service, RecordStates { units }).await?;
+                Ok(Some(Payload::UnitStates(states)))
+            }
+            Step::Deploy => Ok(Some(Payload::Deploying(self.committed()?.tree.commit.clone()))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Runs one step; answers what later steps need of it.
+    pub(super) async fn effect(
+        &mut self,
+        step: Step,
+        workers: Workers,
+    ) -> Result<Option<Payload>, Failure> {
+        match step {
+            Step::Plan => self.plan(&workers).await.map(|plan| Some(Payload::Plan(plan))),
+            Step::Download => self.download(&workers).await.map(|()| None),
+            Step::Verify => Ok(None),
+            Step::Stage => self.stage(&workers).await.map(|()| None),
+            Step::Install => self.install(&workers).await.map(Some),
+            Step::Commit => self.commit(&workers).await.map(Some),
+            Step::StopUnits => self.stop_units(&workers).await.map(|()| None),
+            Step::Switch => self.switch(&workers).await,
+            Step::StartUnits => self.start_units(&workers).await.map(|()| None),
+            Step::CheckHealth => self.check_health(&workers).await,
+            Step::Deploy => self.deploy(&workers).await.map(|()| None),
+            Step::Finalize => self.finalize(&workers).await.map(|()| None),
+        }
+    }
+
+    async fn plan(&mut self, workers: &Workers) -> Result<Plan, Failure> {
+        let host = ask(&workers.overlay, DescribeHost).await?;
+        if host.foreign_pending && !matches!(self.request.target, Target::Pending) {
+            return Err(Failure::new(
+                ErrorCode::PendingDeployment,
+                format!("the deployment of {} waits for the next boot", host.next.short()),
+            ));
+        }
+        let goal = self.goal(workers).await?;
+        let (refresh, restart) = (self.request.refresh, self.request.restart);
+        let refresh = refresh && self.request.plan.is_none();
+        let base = host.running;
+        let package = workers.package.clone();
+        let plan = self
+            .reporting(async move |context| {
+                ask(&package, MakePlan { base, goal, refresh, restart, context }).await
+            })
+            .await?;
+        if let Some(wanted) = self.request.plan.clone() {
+            stale::refuse_if_stale(&self.parts.journal, &wanted, &plan).await?;
+        }
+        if let Some(short) = plan.space.iter().find(|space| !space.fits()) {
+            return Err(Failure::new(
+                ErrorCode::NoSpace,
+                format!(
+                    "{} has {} bytes available and the update needs up to {}",
+                    short.path.display(),
+                    short.available_bytes,
+                    short.needed_bytes
+                ),
+            ));
+        }
+        Ok(plan)
+    }
+
+    async fn goal(&self, workers: &Workers) -> Result<Goal, Failure> {
+        let find = |target| ask(&workers.overlay, FindTarget(target));
+        Ok(match &self.request.target {
+            Target::Packages(selection) => Goal::Packages(selection.clone()),
+            Target::Commit(commit) => {
+                Goal::Tree(TreeSource::Commit { commit: find(Some(commit.clone())).await? })
+            }
+            Target::Pending => Goal::Tree(TreeSource::Commit { commit: find(None).await? }),
+            Target::Before(id) => {
+                let undone = self.undone(*id).await?;
+                let commit = undone.last().and_then(|(_, base)| base.clone());
+                let commit = commit.ok_or_else(|| not_undoable(*id))?;
+                Goal::Tree(TreeSource::Before { transaction: *id, commit })
+            }
+        })
+    }
+
+    /// The kept transactions from the newest down to `id`, each with what it changed besides `/usr`
+    /// and the commit that ran before.
+    async fn undone(
+        &self,
+        id: TransactionId,
+    ) -> Result<Vec<(Delta, Option<apt_ostree_proto::CommitId>)>, Failure> {
+        self.parts
+            .journal
+            .with(move |journal| {
+                let mut undone = Vec::new();
+                for record in journal.kept_since(id)? {
+                    let recorded = journal.recorded(record.id)?.ok_or_else(|| not_undoable(id))?;
+                    let facts = super::facts::Facts::of(&recorded.entries);
+                    let committed = facts.committed.ok_or_else(|| not_undoable(id))?;
+                    undone.push((committed.delta, record.base));
+                }
+                if undone.is_empty() { Err(not_undoable(id)) } else { Ok(undone) }
+            })
+            .await
+    }
+
+    async fn download(&mut self, workers: &Workers) -> Result<(), Failure> {
+        ask(&workers.package, ArchiveLock::Take).await?;
+        let changes = self.planned()?.changes.clone();
+        let (archives, limits) =
+            (self.parts.settings.archives.clone(), self.parts.settings.download.clone());
+        let workers = workers.clone();
+        self.reporting(async move |context| {
+            let (finished, files) = mpsc::unbounded_channel();
+            let request =
+                DownloadPackages { changes, archives, limits, context: context.clone(), finished };
+            let downloads = ask(&workers.download, request);
+            let verifications = verify_as_they_come(&workers, files, &context);
+            tokio::try_join!(downloads, verifications).map(|_| ())
+        })
+        .await
+    }
+
+    async fn stage(&mut self, workers: &Workers) -> Result<(), Failure> {
+        let base = self.planned()?.base.clone();
+        let overlay = workers.overlay.clone();
+        self.reporting(async move |context| ask(&overlay, StageTree { base, context }).await).await
+    }
+
+    async fn install(&mut self, workers: &Workers) -> Result<Payload, Failure> {
+        let changes = self.planned()?.changes.clone();
+        let package = workers.package.clone();
+        let report = self
+            .reporting(async move |context| {
+                ask(&package, InstallPackages { changes, context }).await
+            })
+            .await?;
+        ask(&workers.package, ArchiveLock::Release).await?;
+        Ok(Payload::Installed(report))
+    }
+
+    async fn commit(&mut self, workers: &Workers) -> Result<Payload, Failure> {
+        let plan = self.planned()?.clone();
+        let source = self.new_tree(&plan).await?;
+        let requests = self.facts.installed.requests.clone();
+        let from_packages = matches!(source, NewTree::Staged(_));
+        let (restart, force) = (self.request.restart, self.request.force);
+        let workers = workers.clone();
+        let committed = self
+            .reporting(async move |context| {
+                let request = CommitTree { base: plan.base, source, context: context.clone() };
+                let (tree, delta) = ask(&workers.overlay, request).await?;
+                if !force {
+                    refuse_live_data(&delta)?;
+                }
+                let effects = DetermineEffects {
+                    requests,
+                    changed: tree.changed.clone(),
+                    etc_changed: delta.changed_in_etc(),
+                    replaced: tree.replaced.clone(),
+                    restart,
+                    from_packages,
+                    context: context.clone(),
+                };
+                let services = ask(&workers.service, effects).await?;
+                let prepare =
+                    PrepareSwitch { transaction: context.transaction, tree: tree.clone() };
+                ask(&workers.overlay, prepare).await?;
+                Ok(Committed { tree, delta, services })
+            })
+            .await?;
+        self.forced |= force && !committed.delta.live_data.is_empty();
+        for kept in &committed.delta.kept {
+            self.facts.warnings.push(kept.clone());
+        }
+        Ok(Payload::Committed(Box::new(committed)))
+    }
+
+    async fn new_tree(&self, plan: &Plan) -> Result<NewTree, Failure> {
+        Ok(match &plan.source {
+            TreeSource::Packages => NewTree::Staged(TreeMetadata {
+                plan: plan.id.clone(),
+                changes: plan.changes.clone(),
+                reason: self.title.clone(),
+            }),
+            TreeSource::Commit { commit } => NewTree::Commit(commit.clone()),
+            TreeSource::Before { transaction, commit } => NewTree::Before {
+                commit: commit.clone(),
+                deltas: self.undone(*transaction).await?.into_iter().map(|(d, _)| d).collect(),
+            },
+        })
+    }
+
+    async fn stop_units(&mut self, workers: &Workers) -> Result<(), Failure> {
+        let plan = self.committed()?.services.clone();
+        let units = plan.watched();
+        let (health, service) = (workers.health.clone(), workers.service.clone());
+        let baseline = self
+            .reporting(async move |context| {
+                let baseline =
+                    ask(&health, RecordBaseline { units, context: context.clone() }).await?;
+                ask(&service, StopUnits { plan, context }).await?;
+                Ok(baseline)
+            })
+            .await?;
+        self.baseline = Some(baseline);
+        Ok(())
+    }
+
+    async fn switch(&mut self, workers: &Workers) -> Result<Option<Payload>, Failure> {
+        let Committed { tree, delta, .. } = self.committed()?.clone();
+        let changed = changed_paths(&tree.changed, &delta);
+        let kept = ask(&workers.overlay, SwitchTree { tree, delta }).await?;
+        ask(&workers.service, ReloadManagers { changed }).await?;
+        Ok((!kept.is_empty()).then_some(Payload::Warnings(kept)))
+    }
+
+    async fn start_units(&mut self, workers: &Workers) -> Result<(), Failure> {
+        let plan = self.committed()?.services.clone();
+        let service = workers.service.clone();
+        self.expected_up = self
+            .reporting(async move |context| ask(&service, StartUnits { plan, context }).await)
+            .await?;
+        Ok(())
+    }
+
+    async fn check_health(&mut self, workers: &Workers) -> Result<Option<Payload>, Failure> {
+        let touched = self.expected_up.clone();
+        let dwell = self.parts.settings.dwell;
+        // A daemon that died between the switch and here unwinds: the baseline is there.
+        let Some(baseline) = self.baseline.clone() else { return Ok(None) };
+        let health = workers.health.clone();
+        let report = self
+            .reporting(async move |context| {
+                ask(&health, CheckHealth { baseline, touched, dwell, context }).await
+            })
+            .await?;
+        let unjudged = report.failed_before.iter();
+        let warnings: Vec<String> =
+            unjudged.map(|unit| format!("{unit} had failed before the update")).collect();
+        Ok((!warnings.is_empty()).then_some(Payload::Warnings(warnings)))
+    }
+
+    async fn deploy(&mut self, workers: &Workers) -> Result<(), Failure> {
+        let commit = self.committed()?.tree.commit.clone();
+        let overlay = workers.overlay.clone();
+        self.reporting(async move |context| ask(&overlay, DeployTree { commit, context }).await)
+            .await
+    }
+
+    async fn finalize(&mut self, workers: &Workers) -> Result<(), Failure> {
+        let commit = self.committed()?.tree.commit.clone();
+        let id = self.id;
+        let keep = self
+            .parts
+            .journal
+            .with(move |journal| {
+                let kept = journal.newest_kept(KEPT_UPDATES)?.into_iter().map(|record| record.id);
+                Ok(std::iter::once(id).chain(kept).collect::<Vec<_>>())
+            })
+            .await?;
+        let overlay = workers.overlay.clone();
+        self.reporting(async move |context| {
+            ask(&overlay, FinalizeTree { commit, keep, context }).await
+        })
+        .await
+    }
+
+    pub(super) fn planned(&self) -> Result<&Plan, Failure> {
+        self.facts.plan.as_ref().ok_or_else(|| missing("plan"))
+    }
+
+    pub(super) fn committed(&self) -> Result<&Committed, Failure> {
+        self.facts.committed.as_ref().ok_or_else(|| missing("committed tree"))
+    }
+}
+
+/// Verifies each file as soon as it is there.
+async fn verify_as_they_come(
+    workers: &Workers,
+    mut files: mpsc::UnboundedReceiver<FinishedFile>,
+    context: &StepContext,
+) -> Result<(), Failure> {
+    let mut running = FuturesUnordered::new();
+    let mut more = true;
+    loop {
+        tokio::select! {
+            file = files.recv(), if more => match file {
+                Some(file) => {
+                    let FinishedFile { change, path, sha256, .. } = file;
+                    let digest = Some(sha256);
+                    let request = VerifyPackage { change, path, digest, context: context.clone() };
+                    running.push(ask(&workers.verification, request));
+                }
+                None => more = false,
+            },
+            Some(verified) = running.next() => verified?,
+            else => return Ok(()),
+        }
+    }
+}
+
+fn refuse_live_data(delta: &Delta) -> Result<(), Failure> {
+    if delta.live_data.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::NextBootOnly,
+        format!("a package script changes data that services use: {}", delta.live_data.join(", ")),
+    )
+    .with_hint("Leave the package out, or accept the risk with --force."))
+}
+
+pub(super) fn changed_paths(usr: &[std::path::PathBuf], delta: &Delta) -> Vec<std::path::PathBuf> {
+    let usr = usr.iter().map(|path| std::path::Path::new("/usr").join(path));
+    let etc =
+        delta.changed_in_etc().into_iter().map(|path| std::path::Path::new("/etc").join(path));
+    usr.chain(etc).collect()
+}
+
+fn missing(what: &str) -> Failure {
+    Failure::new(ErrorCode::Internal, format!("the log has no {what}"))
+}
+
+fn not_undoable(id: TransactionId) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("transaction {id} left no update that can be undone"))
+}

@@ -1,0 +1,154 @@
+//! What can be read of the coordinator, between transactions and during one.
+
+use std::path::PathBuf;
+
+use actix::{Handler, Message, MessageResult, ResponseFuture};
+use apt_ostree_proto::plan::Plan;
+use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::Target;
+use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
+use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
+use tokio::sync::watch;
+
+use super::Coordinator;
+use super::facts::Facts;
+use super::forward::ask;
+use crate::overlay::DescribeHost;
+use crate::supervisor::GetWorkers;
+
+/// Request: the running transaction, if any, as it stands now.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<watch::Receiver<TransactionStatus>>")]
+pub struct WatchTransaction;
+
+impl Handler<WatchTransaction> for Coordinator {
+    type Result = MessageResult<WatchTransaction>;
+
+    fn handle(&mut self, _: WatchTransaction, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.running.as_ref().map(|running| running.status.clone()))
+    }
+}
+
+/// Request: the host's state.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<HostState, Failure>")]
+pub struct DescribeState;
+
+impl Handler<DescribeState> for Coordinator {
+    type Result = ResponseFuture<Result<HostState, Failure>>;
+
+    fn handle(&mut self, _: DescribeState, _: &mut Self::Context) -> Self::Result {
+        let parts = self.parts();
+        let transaction = self.running.as_ref().map(|running| running.status.borrow().clone());
+        Box::pin(async move {
+            let workers = parts.supervisor.send(GetWorkers).await.map_err(|error| {
+                Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
+            })?;
+            let host = ask(&workers.overlay, DescribeHost).await?;
+            let last = parts.journal.with(|journal| journal.history(1)).await?.into_iter().next();
+            Ok(HostState {
+                os_name: host.os_name,
+                booted: host.booted,
+                running: host.running,
+                next: host.next,
+                foreign_pending: host.foreign_pending,
+                transaction,
+                stuck: last.as_ref().is_some_and(|record| record.outcome == Outcome::Stuck),
+                last,
+            })
+        })
+    }
+}
+
+/// Request: the history, newest first.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<HistoryRecord>, Failure>")]
+pub struct ReadHistory {
+    /// At most so many records.
+    pub limit: u32,
+}
+
+impl Handler<ReadHistory> for Coordinator {
+    type Result = ResponseFuture<Result<Vec<HistoryRecord>, Failure>>;
+
+    fn handle(&mut self, request: ReadHistory, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        Box::pin(async move { journal.with(move |journal| journal.history(request.limit)).await })
+    }
+}
+
+/// Request: the newest update that was kept.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Option<TransactionId>, Failure>")]
+pub struct NewestKept;
+
+impl Handler<NewestKept> for Coordinator {
+    type Result = ResponseFuture<Result<Option<TransactionId>, Failure>>;
+
+    fn handle(&mut self, _: NewestKept, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        Box::pin(async move {
+            let newest = journal.with(|journal| journal.newest_kept(1)).await?;
+            Ok(newest.first().map(|record| record.id))
+        })
+    }
+}
+
+/// Request: one finished transaction's record, and the file with the lines that its tools printed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(HistoryRecord, PathBuf), Failure>")]
+pub struct ReadRecord(pub TransactionId);
+
+impl Handler<ReadRecord> for Coordinator {
+    type Result = ResponseFuture<Result<(HistoryRecord, PathBuf), Failure>>;
+
+    fn handle(&mut self, request: ReadRecord, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        let log = self.settings.log_of(request.0);
+        Box::pin(async move {
+            let id = request.0;
+            let record = journal.with(move |journal| journal.record(id)).await?;
+            let text = format!("there is no finished transaction {id}");
+            Ok((record.ok_or_else(|| Failure::new(ErrorCode::NotFound, text))?, log))
+        })
+    }
+}
+
+/// Request: the plan of a transaction, once it has one.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Option<Plan>, Failure>")]
+pub struct ReadPlan(pub TransactionId);
+
+impl Handler<ReadPlan> for Coordinator {
+    type Result = ResponseFuture<Result<Option<Plan>, Failure>>;
+
+    fn handle(&mut self, request: ReadPlan, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        Box::pin(async move {
+            let id = request.0;
+            let recorded = journal.with(move |journal| journal.recorded(id)).await?;
+            Ok(recorded.and_then(|recorded| Facts::of(&recorded.entries).plan))
+        })
+    }
+}
+
+/// Request: the plan whose id begins so, and what it was made for. `StalePlan` when this host never
+/// made one.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(PlanId, Target), Failure>")]
+pub struct FindPlan(pub String);
+
+impl Handler<FindPlan> for Coordinator {
+    type Result = ResponseFuture<Result<(PlanId, Target), Failure>>;
+
+    fn handle(&mut self, request: FindPlan, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        Box::pin(async move {
+            let FindPlan(prefix) = request;
+            let text = format!("no plan {prefix} was made on this host");
+            let found = journal.with(move |journal| journal.plan_and_request(&prefix)).await?;
+            let (plan, request) = found.ok_or_else(|| Failure::new(ErrorCode::StalePlan, text))?;
+            Ok((plan.id, request.target))
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! What a dead daemon left is put in order before anything else happens.
+//!
+//! One rule: OSTree's list of deployments decides. Where the transaction's commit is what boots
+//! next, or is booted, the update was kept and is finished forward; else it is unwound.
+
+use apt_ostree_proto::Failure;
+use apt_ostree_proto::event::Event;
+use apt_ostree_proto::step::Step;
+
+use super::Parts;
+use super::drive::Drive;
+use super::facts::Facts;
+use super::forward::ask;
+use crate::journal::{Entry, Recorded};
+use crate::overlay::IsDeployed;
+use crate::saga::{Abort, Mark, is_past_pivot};
+use crate::supervisor::GetWorkers;
+
+/// Takes up every transaction that has not ended, newest first.
+pub(super) async fn recover(parts: &Parts) -> Result<(), Failure> {
+    let mut unfinished = parts.journal.with(|journal| journal.unfinished()).await?;
+    unfinished.reverse();
+    for recorded in unfinished {
+        tracing::warn!(transaction = %recorded.id, title = recorded.title, "was interrupted");
+        let recorded = decide(parts, recorded).await?;
+        let record = Drive::resume(parts.clone(), recorded).run().await;
+        parts.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
+    }
+    Ok(())
+}
+
+/// Adds the entry that says which way to go.
+async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failure> {
+    let marks = recorded.marks();
+    if is_past_pivot(&recorded.steps, &marks) {
+        return Ok(recorded);
+    }
+    let was_deploying = marks.contains(&Mark::Started(Step::Deploy));
+    let entry = match Facts::of(&recorded.entries).deploying.filter(|_| was_deploying) {
+        Some(commit) if is_deployed(parts, commit.clone()).await? => {
+            Entry::new(Mark::Succeeded(Step::Deploy))
+        }
+        _ => Entry::new(Mark::Aborted(Abort::Interrupted)),
+    };
+    let (id, written) = (recorded.id, entry.clone());
+    parts.journal.with(move |journal| journal.append(id, &written)).await?;
+    recorded.entries.push(entry);
+    Ok(recorded)
+}
+
+async fn is_deployed(parts: &Parts, commit: apt_ostree_proto::CommitId) -> Result<bool, Failure> {
+    let workers = parts.supervisor.send(GetWorkers).await.map_err(|error| {
+        Failure::caused(apt_ostree_proto::ErrorCode::Internal, "the supervisor is gone", &error)
+    })?;
+    ask(&workers.overlay, IsDeployed(commit)).await
+}

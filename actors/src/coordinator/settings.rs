@@ -1,0 +1,26 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use apt_ostree_proto::TransactionId;
+
+use crate::download::Limits;
+
+/// What the admin can set about transactions.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the journal and the transactions' logs are.
+    pub state_directory: PathBuf,
+    /// apt's archive cache.
+    pub archives: PathBuf,
+    /// How downloads are bounded.
+    pub download: Limits,
+    /// How long touched units must stay healthy.
+    pub dwell: Duration,
+}
+
+impl Settings {
+    /// The file that holds every line that a transaction's tools printed.
+    pub fn log_of(&self, id: TransactionId) -> PathBuf {
+        self.state_directory.join("log").join(format!("{id}.log"))
+    }
+}

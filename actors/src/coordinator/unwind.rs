@@ -1,0 +1,73 @@
+//! The undo of each step. Each is idempotent, and tolerates an effect that never happened.
+
+use apt_ostree_proto::Failure;
+use apt_ostree_proto::step::Step;
+
+use super::drive::Drive;
+use super::forward::ask;
+use crate::journal::Committed;
+use crate::overlay::{DropCommit, DropStage, SwitchBack, Undeploy};
+use crate::package::{ArchiveLock, KillInstall};
+use crate::service::{ReloadManagers, RestoreUnits, StopStarted};
+use crate::supervisor::Workers;
+
+impl Drive {
+    /// Undoes one step; answers what people should know.
+    pub(super) async fn undo_effect(
+        &mut self,
+        step: Step,
+        workers: Workers,
+    ) -> Result<Vec<String>, Failure> {
+        match step {
+            Step::Plan | Step::Verify | Step::CheckHealth | Step::Finalize => Ok(Vec::new()),
+            Step::Download => {
+                ask(&workers.package, ArchiveLock::Release).await.map(|()| Vec::new())
+            }
+            Step::Stage => ask(&workers.overlay, DropStage(self.id)).await.map(|()| Vec::new()),
+            Step::Install => ask(&workers.package, KillInstall(self.id)).await.map(|()| Vec::new()),
+            Step::Commit => ask(&workers.overlay, DropCommit(self.id)).await.map(|()| Vec::new()),
+            Step::StopUnits => self.restore_units(&workers).await,
+            Step::Switch => self.switch_back(&workers).await,
+            Step::StartUnits => self.stop_started(&workers).await,
+            Step::Deploy => match self.facts.deploying.clone() {
+                Some(commit) => ask(&workers.overlay, Undeploy(commit)).await.map(|()| Vec::new()),
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+
+    async fn restore_units(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
+        // Units whose state was never written down were never touched.
+        let Some(before) = self.facts.unit_states.clone() else { return Ok(Vec::new()) };
+        let touched = self.committed()?.services.touched();
+        let service = workers.service.clone();
+        self.reporting(async move |context| {
+            // An undo is not cancelled: the cancel is what it carries out.
+            let context = context.uncancellable();
+            ask(&service, RestoreUnits { before, touched, context }).await
+        })
+        .await?;
+        Ok(Vec::new())
+    }
+
+    async fn stop_started(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
+        // Units whose state was never written down were never touched.
+        let Some(before) = self.facts.unit_states.clone() else { return Ok(Vec::new()) };
+        let touched = self.committed()?.services.touched();
+        let service = workers.service.clone();
+        self.reporting(async move |context| {
+            let context = context.uncancellable();
+            ask(&service, StopStarted { before, touched, context }).await
+        })
+        .await?;
+        Ok(Vec::new())
+    }
+
+    async fn switch_back(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
+        let Committed { tree, delta, .. } = self.committed()?.clone();
+        let changed = super::forward::changed_paths(&tree.changed, &delta);
+        let kept = ask(&workers.overlay, SwitchBack { tree, delta }).await?;
+        ask(&workers.service, ReloadManagers { changed }).await?;
+        Ok(kept)
+    }
+}

@@ -1,0 +1,405 @@
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use apt_ostree_proto::{CommitId, Sha256, TransactionId};
+use async_trait::async_trait;
+
+use super::{Faults, SimSystemd};
+use crate::context::StepContext;
+use crate::port::{
+    CommittedTree, Delta, DeltaEntry, DeltaSource, FileIdentity, Files, HostTree, Mounts,
+    Placement, PortResult, ReplacedFile, Tree, TreeIdentity, TreeMetadata, UsrMount,
+};
+
+/// A simulated disk: trees, deployments, mounts on `/usr`, `/etc` and `/var`. It stands for three
+/// ports, because what is mounted and what is deployed are told from one another by them all.
+#[derive(Debug)]
+pub struct SimDisk {
+    faults: RefCell<Faults>,
+    systemd: Rc<SimSystemd>,
+    state: RefCell<DiskState>,
+    delta: RefCell<Vec<DeltaEntry>>,
+}
+
+/// What is on the disk and mounted, as two worlds are compared by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskState {
+    /// The booted deployment's commit.
+    pub booted: CommitId,
+    /// What is mounted on `/usr` above the booted tree, the top one last.
+    pub mounted: Vec<CommitId>,
+    /// The commits that are deployed, the next boot's first.
+    pub deployed: Vec<CommitId>,
+    /// The deployment that is staged.
+    pub staged: Option<CommitId>,
+    /// Transactions with a staging area.
+    pub stages: BTreeSet<TransactionId>,
+    /// Transactions with a commit and checkout.
+    pub checkouts: BTreeMap<TransactionId, CommitId>,
+    /// Transactions with staged or kept files.
+    pub kept_files: BTreeSet<TransactionId>,
+    /// Transactions with a rescue guard.
+    pub guards: BTreeSet<TransactionId>,
+    /// Files below `/etc` and `/var`.
+    pub files: BTreeMap<(Placement, PathBuf), FileIdentity>,
+}
+
+/// The commit that stands for `number`.
+pub fn sim_commit(number: u64) -> CommitId {
+    CommitId::parse(format!("{number:064x}")).expect("64 hexadecimal digits are a commit")
+}
+
+/// A file whose content stands for `number`.
+pub fn sim_file(number: u64) -> FileIdentity {
+    let sha256 = Sha256::parse(format!("{number:064x}")).ok();
+    FileIdentity { mode: 0o100_644, uid: 0, gid: 0, sha256 }
+}
+
+impl SimDisk {
+    /// A disk with one deployment, booted, and one file below `/etc`.
+    pub fn new(systemd: Rc<SimSystemd>) -> Self {
+        let booted = sim_commit(1);
+        let conf = (Placement::Etc, PathBuf::from("app.conf"));
+        let state = DiskState {
+            booted: booted.clone(),
+            mounted: Vec::new(),
+            deployed: vec![booted],
+            staged: None,
+            stages: BTreeSet::new(),
+            checkouts: BTreeMap::new(),
+            kept_files: BTreeSet::new(),
+            guards: BTreeSet::new(),
+            files: BTreeMap::from([(conf, sim_file(1))]),
+        };
+        let entry = |place, path: &str, before, after| DeltaEntry {
+            place,
+            path: path.into(),
+            before,
+            after,
+        };
+        let delta = vec![
+            entry(Placement::Etc, "app.conf", Some(sim_file(1)), Some(sim_file(2))),
+            entry(Placement::Var, "lib/app", None, Some(sim_file(3))),
+        ];
+        let (state, delta) = (RefCell::new(state), RefCell::new(delta));
+        Self { faults: RefCell::default(), systemd, state, delta }
+    }
+
+    /// Sets which calls go wrong.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.borrow_mut() = faults;
+    }
+
+    /// What is on the disk.
+    pub fn state(&self) -> DiskState {
+        self.state.borrow().clone()
+    }
+
+    /// An admin edits a file.
+    pub fn edit(&self, place: Placement, path: &str, file: FileIdentity) {
+        self.state.borrow_mut().files.insert((place, path.into()), file);
+    }
+
+    /// The host reboots: into its default deployment, without live mounts and guards.
+    pub fn reboot(&self) {
+        let mut state = self.state.borrow_mut();
+        state.mounted.clear();
+        state.guards.clear();
+        if let Some(staged) = state.staged.take() {
+            state.deployed.retain(|commit| *commit != staged);
+            state.deployed.insert(0, staged);
+        }
+        state.booted = state.deployed[0].clone();
+        let tree = number_of(&state.booted);
+        drop(state);
+        self.systemd.set_tree(tree);
+    }
+
+    fn running(&self) -> CommitId {
+        let state = self.state.borrow();
+        state.mounted.last().unwrap_or(&state.booted).clone()
+    }
+
+    fn remount(&self) {
+        self.systemd.set_tree(number_of(&self.running()));
+    }
+
+    async fn call<T>(
+        &self,
+        name: &str,
+        effect: impl FnOnce(&mut DiskState) -> PortResult<T>,
+    ) -> PortResult<T> {
+        let faults = self.faults.borrow().clone();
+        faults.around(name, async { effect(&mut self.state.borrow_mut()) }).await
+    }
+
+    fn checked_out(commit: CommitId) -> CommittedTree {
+        let path = PathBuf::from(format!("/sysroot/ostree/live/{commit}/usr"));
+        let inode = number_of(&commit);
+        let replaced = ReplacedFile { path: "/usr/lib/libapp.so".into(), device: 1, inode: 7 };
+        CommittedTree {
+            usr: TreeIdentity { path, device: 1, inode },
+            commit,
+            replaced: vec![replaced],
+            changed: vec!["lib/libapp.so".into()],
+        }
+    }
+}
+
+fn number_of(commit: &CommitId) -> u64 {
+    u64::from_str_radix(&commit.as_str()[48..], 16).unwrap_or(0)
+}
+
+fn commit_of(tree: &TreeIdentity) -> CommitId {
+    sim_commit(tree.inode)
+}
+
+#[async_trait(?Send)]
+impl Tree for SimDisk {
+    async fn state(&self) -> PortResult<HostTree> {
+        let running = self.running();
+        self.call("tree.state", |state| {
+            Ok(HostTree {
+                os_name: "debian".to_owned(),
+                booted: state.booted.clone(),
+                running,
+                next: state.staged.as_ref().unwrap_or(&state.deployed[0]).clone(),
+                foreign_pending: false,
+            })
+        })
+        .await
+    }
+
+    async fn find_target(&self, target: Option<&CommitId>) -> PortResult<CommitId> {
+        self.call("tree.find_target", |state| Ok(target.unwrap_or(&state.deployed[0]).clone()))
+            .await
+    }
+
+    async fn stage(&self, _: &CommitId, context: &StepContext) -> PortResult<()> {
+        self.call("tree.stage", |state| {
+            state.stages.insert(context.transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn drop_stage(&self, transaction: TransactionId) -> PortResult<()> {
+        self.call("tree.drop_stage", |state| {
+            state.stages.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn commit(
+        &self,
+        base: &CommitId,
+        _: &TreeMetadata,
+        context: &StepContext,
+    ) -> PortResult<CommittedTree> {
+        let commit = sim_commit(number_of(base) + context.transaction.0);
+        self.call("tree.commit", |state| {
+            state.checkouts.insert(context.transaction, commit.clone());
+            Ok(Self::checked_out(commit))
+        })
+        .await
+    }
+
+    async fn check_out(
+        &self,
+        _: &CommitId,
+        commit: &CommitId,
+        context: &StepContext,
+    ) -> PortResult<CommittedTree> {
+        self.call("tree.check_out", |state| {
+            state.checkouts.insert(context.transaction, commit.clone());
+            Ok(Self::checked_out(commit.clone()))
+        })
+        .await
+    }
+
+    async fn drop_commit(&self, transaction: TransactionId) -> PortResult<()> {
+        self.call("tree.drop_commit", |state| {
+            state.checkouts.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn deploy(&self, commit: &CommitId, _: &StepContext) -> PortResult<()> {
+        self.call("tree.deploy", |state| {
+            state.deployed.retain(|deployed| deployed != commit);
+            state.deployed.insert(0, commit.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn is_deployed(&self, commit: &CommitId) -> PortResult<bool> {
+        self.call("tree.is_deployed", |state| Ok(state.deployed.first() == Some(commit))).await
+    }
+
+    async fn undeploy(&self, commit: &CommitId) -> PortResult<()> {
+        self.call("tree.undeploy", |state| {
+            let booted = state.booted.clone();
+            state.deployed.retain(|deployed| deployed != commit || *deployed == booted);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stage_deployment(&self, commit: &CommitId, _: &StepContext) -> PortResult<()> {
+        self.call("tree.stage_deployment", |state| {
+            state.staged = Some(commit.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
+        self.call("tree.clean_up", |state| {
+            state.checkouts.retain(|transaction, _| keep.contains(transaction));
+            state.stages.retain(|transaction| keep.contains(transaction));
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait(?Send)]
+impl Mounts for SimDisk {
+    async fn stack(&self) -> PortResult<Vec<UsrMount>> {
+        self.call("mounts.stack", |state| {
+            let mounts = state.mounted.iter().map(|commit| UsrMount {
+                root: format!("/ostree/live/{commit}/usr").into(),
+                file_system: "ext4".to_owned(),
+                device: 1,
+                transaction: None,
+            });
+            Ok(mounts.collect())
+        })
+        .await
+    }
+
+    async fn prepare(&self, transaction: TransactionId, _: &TreeIdentity) -> PortResult<()> {
+        self.call("mounts.prepare", |state| {
+            state.guards.insert(transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn switch(&self, tree: &TreeIdentity) -> PortResult<()> {
+        let commit = commit_of(tree);
+        let switched = self
+            .call("mounts.switch", |state| {
+                if state.mounted.last() != Some(&commit) {
+                    state.mounted.push(commit);
+                }
+                Ok(())
+            })
+            .await;
+        self.remount();
+        switched
+    }
+
+    async fn unswitch(&self, tree: &TreeIdentity) -> PortResult<()> {
+        let commit = commit_of(tree);
+        let unswitched = self
+            .call("mounts.unswitch", |state| {
+                if state.mounted.last() == Some(&commit) {
+                    state.mounted.pop();
+                }
+                Ok(())
+            })
+            .await;
+        self.remount();
+        unswitched
+    }
+
+    async fn stand_down(&self, transaction: TransactionId) -> PortResult<()> {
+        self.call("mounts.stand_down", |state| {
+            state.guards.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn collapse(&self, _: TransactionId) -> PortResult<()> {
+        self.call("mounts.collapse", |state| {
+            let covered = state.mounted.len().saturating_sub(1);
+            state.mounted.drain(..covered);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait(?Send)]
+impl Files for SimDisk {
+    async fn prepare(&self, source: &DeltaSource, context: &StepContext) -> PortResult<Delta> {
+        let entries = match source {
+            DeltaSource::Stage => self.delta.borrow().clone(),
+            DeltaSource::Trees { .. } => Vec::new(),
+            DeltaSource::Reverse { deltas } => deltas.iter().flat_map(reversed).collect(),
+        };
+        let transaction = context.transaction;
+        self.call("files.prepare", |state| {
+            state.kept_files.insert(transaction);
+            Ok(Delta { transaction, entries, kept: Vec::new(), live_data: Vec::new() })
+        })
+        .await
+    }
+
+    async fn apply(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        self.call("files.apply", |state| Ok(exchange(state, delta.entries.iter().cloned()))).await
+    }
+
+    async fn revert(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        self.call("files.revert", |state| Ok(exchange(state, reversed(delta)))).await
+    }
+
+    async fn append_logs(&self, _: TransactionId) -> PortResult<()> {
+        self.call("files.append_logs", |_| Ok(())).await
+    }
+
+    async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
+        self.call("files.discard", |state| {
+            state.kept_files.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn reversed(delta: &Delta) -> impl Iterator<Item = DeltaEntry> + use<> {
+    let mut entries = delta.entries.clone();
+    entries.reverse();
+    entries.into_iter().map(|mut entry| {
+        std::mem::swap(&mut entry.before, &mut entry.after);
+        entry
+    })
+}
+
+/// Exchanges file by file; answers what is neither in the state before nor in the one after.
+fn exchange(state: &mut DiskState, entries: impl Iterator<Item = DeltaEntry>) -> Vec<String> {
+    let mut kept = Vec::new();
+    for DeltaEntry { place, path, before, after } in entries {
+        let key = (place, path);
+        let live = state.files.get(&key).cloned();
+        if live == after {
+            continue;
+        }
+        if live != before {
+            kept.push(format!("{} was edited since", key.1.display()));
+            continue;
+        }
+        match after {
+            Some(after) => drop(state.files.insert(key, after)),
+            None => drop(state.files.remove(&key)),
+        }
+    }
+    kept
+}

@@ -1,0 +1,65 @@
+#!/bin/bash
+# Builds the Debian package from a profile's binaries: build.sh [PROFILE], default release.
+# The package lands in target/deb/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+profile=${1:-release}
+case $profile in
+    dev) output=target/debug ;;
+    *) output=target/$profile ;;
+esac
+root=target/deb/root
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+architecture=$(dpkg --print-architecture)
+
+build() {
+    cargo build --locked --profile "$profile" --bin apt-ostree --bin apt-ostreed --bin apt-ostree-worker
+    # The rescue helper has to run when nothing below /usr can be loaded any more.
+    cargo rustc --locked --profile "$profile" --bin apt-ostree-rescue -- -C target-feature=+crt-static
+}
+
+install_files() {
+    rm -rf "$root"
+    install -D -m 755 -t "$root/usr/bin" "$output/apt-ostree"
+    install -D -m 755 -t "$root/usr/libexec" "$output"/{apt-ostreed,apt-ostree-worker,apt-ostree-rescue}
+    if [ "$profile" = dev ]; then strip --strip-debug "$root"/usr/bin/* "$root"/usr/libexec/*; fi
+    install -D -m 644 -t "$root/usr/lib/systemd/system" debian/apt-ostreed.service debian/apt-ostree.slice
+    install -D -m 644 -t "$root/usr/share/dbus-1/system-services" debian/org.aptostree1.service
+    install -D -m 644 -t "$root/usr/share/dbus-1/system.d" debian/org.aptostree1.conf
+    install -D -m 644 -t "$root/usr/share/polkit-1/actions" debian/org.aptostree1.policy
+    install -D -m 644 -t "$root/usr/share/doc/apt-ostree" debian/copyright
+    install -d "$root/usr/lib/apt-ostree/config.d" "$root/usr/share/man/man8"
+    install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions"
+    "$output/apt-ostree" manual-page | gzip -9n > "$root/usr/share/man/man8/apt-ostree.8.gz"
+    "$output/apt-ostree" completions bash > "$root/usr/share/bash-completion/completions/apt-ostree"
+    "$output/apt-ostree" completions zsh > "$root/usr/share/zsh/vendor-completions/_apt-ostree"
+}
+
+library_dependencies() {
+    local scratch
+    scratch=$(mktemp -d)
+    mkdir "$scratch/debian"
+    printf 'Source: apt-ostree\n\nPackage: apt-ostree\n' > "$scratch/debian/control"
+    local binaries=("$PWD/$root"/usr/bin/apt-ostree "$PWD/$root"/usr/libexec/apt-ostree{d,-worker})
+    (cd "$scratch" && dpkg-shlibdeps -O "${binaries[@]}" 2>/dev/null) | sed -n 's/^shlibs:Depends=//p'
+    rm -rf "$scratch"
+}
+
+control_files() {
+    local dependencies script
+    dependencies=$(library_dependencies)
+    [ -n "$dependencies" ] || { echo 'dpkg-shlibdeps found no library dependencies' >&2; exit 1; }
+    install -d "$root/DEBIAN"
+    sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@SHLIBS@/$dependencies/" \
+        debian/control > "$root/DEBIAN/control"
+    for script in postinst prerm postrm; do
+        install -m 755 "debian/$script" "$root/DEBIAN/$script"
+    done
+}
+
+build
+install_files
+control_files
+dpkg-deb --root-owner-group --build "$root" target/deb >/dev/null
+ls "target/deb/apt-ostree_${version}_${architecture}.deb"

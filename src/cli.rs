@@ -1,0 +1,45 @@
+//! The command line. Data goes to standard output; progress and diagnostics to standard error.
+//!
+//! Modules in reading order: [`arguments`] is what can be asked, `commands` what each command does,
+//! `follow` waits for a transaction, `progress` draws it, `render` draws everything else.
+
+mod arguments;
+mod commands;
+mod connect;
+mod exit;
+mod follow;
+mod progress;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use arguments::Arguments;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers and go to standard output; clap knows which is which.
+            let status = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            return match error.print() {
+                Ok(()) => ExitCode::from(status),
+                Err(_) => ExitCode::from(exit::FAILED),
+            };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(&arguments)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            render::error(&error, &arguments.global);
+            ExitCode::from(exit::status_of(&error))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+use clap::{Args, Parser, Subcommand};
+
+/// Live updates for Debian hosts booted from OSTree.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "apt-ostree", version, about, max_term_width = 100)]
+#[command(after_help = "\
+Exit status: 0 done; 1 failed, nothing changed; 2 usage; 3 failed and rolled back; 4 applied past a
+named risk; 5 not authorized; 6 stuck, see apt-ostree repair; 7 busy; 130 cancelled and rolled back.")]
+pub struct Arguments {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but data and errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Print no progress.
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// A command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Show what is booted, what runs, what boots next, and what happens now
+    Status,
+    /// Fetch the package lists and show what an update would do
+    Check(Check),
+    /// Change the running system
+    ApplyLive(ApplyLive),
+    /// Undo an update: the last one, or ID and everything later
+    Rollback(Rollback),
+    /// Cancel the running transaction
+    Cancel,
+    /// List what was done
+    History(History),
+    /// Show one transaction: packages, units, times, and what the tools printed
+    Show {
+        /// The transaction's number, from `apt-ostree history`
+        id: u64,
+    },
+    /// Follow the running transaction, and those to come, until interrupted
+    Monitor,
+    /// Print a shell's completions
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    ManualPage,
+}
+
+/// `apt-ostree check`
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Use the package lists that are there
+    #[arg(long)]
+    pub no_refresh: bool,
+}
+
+/// `apt-ostree apply-live`
+#[derive(Clone, Debug, Args)]
+pub struct ApplyLive {
+    /// Upgrade only these packages, and what they then need
+    #[arg(long, value_delimiter = ',', value_name = "A,B", conflicts_with = "target")]
+    pub packages: Vec<String>,
+    /// Install these packages
+    #[arg(long, value_delimiter = ',', value_name = "A,B", conflicts_with = "target")]
+    pub install: Vec<String>,
+    /// Remove these packages
+    #[arg(long, value_delimiter = ',', value_name = "A,B", conflicts_with = "target")]
+    pub remove: Vec<String>,
+    /// Also restart every other service that still runs replaced code
+    #[arg(long)]
+    pub restart_services: bool,
+    /// Restart nothing
+    #[arg(long, conflicts_with = "restart_services")]
+    pub no_restart_services: bool,
+    /// Switch to a commit that is in the repository, or to the deployment that waits for the next boot
+    #[arg(long, value_name = "COMMIT|pending")]
+    pub target: Option<String>,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on past a named risk; never past a failed signature, hash or health check
+    #[arg(long)]
+    pub force: bool,
+    /// Apply exactly this plan, from --dry-run, or refuse it as stale
+    #[arg(long, value_name = "ID")]
+    pub plan: Option<String>,
+    /// Use the package lists that are there
+    #[arg(long)]
+    pub no_refresh: bool,
+    /// Exit with status 77 when there is nothing to do
+    #[arg(long)]
+    pub unchanged_exit_77: bool,
+}
+
+/// `apt-ostree rollback`
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// The transaction to undo, with everything later; the last update when absent
+    pub id: Option<u64>,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `apt-ostree history`
+#[derive(Clone, Debug, Args)]
+pub struct History {
+    /// How many to list
+    #[arg(long, short, default_value_t = 20)]
+    pub limit: u32,
+}

@@ -1,0 +1,215 @@
+//! What each command does.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use apt_ostree_proto::dbus::{ManagerProxy, Options};
+use apt_ostree_proto::plan::Plan;
+use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::status::{HostState, Outcome};
+use clap::CommandFactory as _;
+use zbus::Connection;
+use zbus::zvariant::{OwnedObjectPath, Value};
+
+use super::arguments::{ApplyLive, Arguments, Command, Global};
+use super::connect::{explain, manager};
+use super::follow::{Signals, Told, transaction};
+use super::progress::Display;
+use super::{exit, render};
+
+/// Runs the command; answers the exit status.
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Status => status(global).await,
+        Command::Check(check) => {
+            let options = HashMap::from([("refresh", Value::from(!check.no_refresh))]);
+            let begin = async |manager: &ManagerProxy<'_>| manager.check(&options).await;
+            plan(global, begin, false).await
+        }
+        Command::ApplyLive(apply) => apply_live(global, apply).await,
+        Command::Rollback(rollback) => {
+            let id = rollback.id.unwrap_or(0);
+            let options = HashMap::from([("dry-run", Value::from(rollback.dry_run))]);
+            let begin = async |manager: &ManagerProxy<'_>| manager.rollback(id, &options).await;
+            if rollback.dry_run {
+                plan(global, begin, false).await
+            } else {
+                change(global, begin, false).await
+            }
+        }
+        Command::Cancel => {
+            let (_, manager) = manager().await?;
+            manager.cancel().await.map_err(explain)?;
+            Ok(exit::DONE)
+        }
+        Command::History(history) => {
+            let (_, manager) = manager().await?;
+            let text = manager.get_history(history.limit).await.map_err(explain)?;
+            let records: Vec<HistoryRecord> = read(&text)?;
+            render::data(global, &records, render::history)
+        }
+        Command::Show { id } => {
+            let (_, manager) = manager().await?;
+            let text = manager.get_record(*id).await.map_err(explain)?;
+            let finished: FinishedTransaction = read(&text)?;
+            render::data(global, &finished, render::finished)
+        }
+        Command::Monitor => monitor(global).await,
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(*shell, &mut command, "apt-ostree", &mut std::io::stdout());
+            Ok(exit::DONE)
+        }
+        Command::ManualPage => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            Ok(exit::DONE)
+        }
+    }
+}
+
+async fn status(global: &Global) -> anyhow::Result<u8> {
+    let (_, manager) = manager().await?;
+    let state: HostState = read(&manager.get_status().await.map_err(explain)?)?;
+    render::data(global, &state, render::state)
+}
+
+async fn apply_live(global: &Global, apply: &ApplyLive) -> anyhow::Result<u8> {
+    let options = options_of(apply);
+    let begin = async |manager: &ManagerProxy<'_>| manager.apply_live(&options).await;
+    if apply.dry_run {
+        plan(global, begin, apply.unchanged_exit_77).await
+    } else {
+        change(global, begin, apply.unchanged_exit_77).await
+    }
+}
+
+fn options_of(apply: &ApplyLive) -> Options<'_> {
+    let mut options = Options::new();
+    for (key, names) in
+        [("packages", &apply.packages), ("install", &apply.install), ("remove", &apply.remove)]
+    {
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            options.insert(key, Value::from(names));
+        }
+    }
+    if let Some(target) = &apply.target {
+        options.insert("target", Value::from(target.as_str()));
+    }
+    if let Some(plan) = &apply.plan {
+        options.insert("plan", Value::from(plan.as_str()));
+    }
+    let restart = match (apply.restart_services, apply.no_restart_services) {
+        (true, _) => "affected",
+        (_, true) => "never",
+        _ => "as-packages-ask",
+    };
+    options.insert("restart", Value::from(restart));
+    options.insert("force", Value::from(apply.force));
+    options.insert("refresh", Value::from(!apply.no_refresh));
+    options.insert("dry-run", Value::from(apply.dry_run));
+    options
+}
+
+/// One transaction that was followed to its end.
+struct Followed {
+    bus: Connection,
+    path: OwnedObjectPath,
+    outcome: Outcome,
+}
+
+/// Begins a transaction and follows it. Its failure, if any, is printed by whoever reads its record.
+async fn follow(
+    global: &Global,
+    begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
+) -> anyhow::Result<Followed> {
+    let (bus, manager) = manager().await?;
+    let mut signals = Signals::subscribe(&bus).await?;
+    let path = begin(&manager).await.map_err(explain)?;
+    let mut display = Display::new(global);
+    let outcome = signals.follow(&bus, &path, |told| display.hear(told)).await?;
+    Ok(Followed { bus, path, outcome })
+}
+
+/// Makes and prints a plan.
+async fn plan(
+    global: &Global,
+    begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
+    unchanged_exit_77: bool,
+) -> anyhow::Result<u8> {
+    let Followed { bus, path, outcome } = follow(global, begin).await?;
+    let proxy = transaction(&bus, &path).await?;
+    if !outcome.is_success() {
+        let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
+        return ended(global, &record);
+    }
+    let plan: Plan = read(&proxy.get_plan().await.map_err(explain)?)?;
+    render::data(global, &plan, render::plan)?;
+    Ok(if plan.is_empty() && unchanged_exit_77 { exit::UNCHANGED } else { exit::DONE })
+}
+
+/// Changes the host and prints what came of it.
+async fn change(
+    global: &Global,
+    begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
+    unchanged_exit_77: bool,
+) -> anyhow::Result<u8> {
+    let Followed { bus, path, outcome } = follow(global, begin).await?;
+    let proxy = transaction(&bus, &path).await?;
+    let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
+    let status = ended(global, &record)?;
+    let unchanged = outcome == Outcome::NothingToDo && unchanged_exit_77;
+    Ok(if unchanged { exit::UNCHANGED } else { status })
+}
+
+/// Prints an ended transaction: its record as data, its failure as a diagnostic.
+fn ended(global: &Global, record: &HistoryRecord) -> anyhow::Result<u8> {
+    if global.json || !global.quiet {
+        render::data(global, record, render::record)?;
+    }
+    if let Some(failure) = &record.failure {
+        render::failure(failure);
+    }
+    Ok(match &record.failure {
+        Some(failure) if record.outcome == Outcome::Failed => {
+            exit::status_of(&failure.clone().into())
+        }
+        _ => record.outcome.exit_status(),
+    })
+}
+
+/// Prints what every transaction tells, until interrupted.
+async fn monitor(global: &Global) -> anyhow::Result<u8> {
+    let (bus, _) = manager().await?;
+    let mut signals = Signals::subscribe(&bus).await?;
+    while let Some((path, told)) = signals.next().await? {
+        let number = path.rsplit('/').next().unwrap_or_default().to_owned();
+        if global.json {
+            render::json_line(&serde_json::json!({ "transaction": number, "told": told }))?;
+        } else if let Some(line) = describe(&told) {
+            writeln!(std::io::stdout(), "{number}: {line}")?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn describe(told: &Told) -> Option<String> {
+    Some(match told {
+        Told::Phase { state, detail } => format!("{state} {detail}"),
+        Told::Item { item, status, percentage } if *percentage <= 100 => {
+            format!("{item} {status} {percentage} %")
+        }
+        Told::Item { item, status, .. } => format!("{item} {status}"),
+        Told::Message { level, text } => format!("{level}: {text}"),
+        Told::Error { code, message, hint } => format!("{code}: {message}. {hint}"),
+        Told::Finished { outcome } => format!("finished: {outcome}"),
+        Told::Progress { .. } => return None,
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> anyhow::Result<T> {
+    serde_json::from_str(text)
+        .context("the daemon's answer is not understood; are the versions equal?")
+}

@@ -1,0 +1,154 @@
+//! Waits for a transaction's end and hands on what it tells meanwhile.
+
+use anyhow::{Context as _, bail};
+use apt_ostree_proto::dbus::{BUS_NAME, TRANSACTION_PATH, TransactionProxy};
+use apt_ostree_proto::status::Outcome;
+use futures_util::{Stream, StreamExt as _};
+use serde::Serialize;
+use zbus::message::Type;
+use zbus::zvariant::OwnedObjectPath;
+use zbus::{Connection, MatchRule, Message, MessageStream};
+
+/// How many signals are kept for a client that is slow to read them; more than any transaction sends
+/// in the time that a terminal takes to draw.
+const QUEUE: usize = 4_096;
+
+/// What a transaction tells.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(super) enum Told {
+    /// State and step or outcome.
+    Phase { state: String, detail: String },
+    /// Percentage, bytes a second, seconds.
+    Progress { percentage: u32, speed: u64, remaining_seconds: u32 },
+    /// An item, what happens to it, percentage.
+    Item { item: String, status: String, percentage: u32 },
+    /// Level and text.
+    Message { level: String, text: String },
+    /// Code, message, hint.
+    Error { code: String, message: String, hint: String },
+    /// Outcome.
+    Finished { outcome: String },
+}
+
+/// The signals of all transactions, from before one is begun, so that none is missed.
+pub(super) struct Signals {
+    stream: MessageStream,
+}
+
+impl Signals {
+    pub(super) async fn subscribe(bus: &Connection) -> anyhow::Result<Self> {
+        let rule = MatchRule::builder()
+            .msg_type(Type::Signal)
+            .sender(BUS_NAME)?
+            .path_namespace(TRANSACTION_PATH)?
+            .build();
+        let stream = MessageStream::for_match_rule(rule, bus, Some(QUEUE))
+            .await
+            .context("cannot listen to the daemon")?;
+        Ok(Self { stream })
+    }
+
+    /// What comes next, from whichever transaction.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<(String, Told)>> {
+        while let Some(message) = self.stream.next().await {
+            if let Some(told) = read(&message.context("the bus was lost")?)? {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Hands on what `transaction` tells until it ends. A daemon that dies in the middle ends this
+    /// with an error: its successor puts the host in order.
+    pub(super) async fn follow(
+        &mut self,
+        bus: &Connection,
+        transaction: &OwnedObjectPath,
+        mut hear: impl FnMut(&Told),
+    ) -> anyhow::Result<Outcome> {
+        let mut owner = owner_changes(bus).await?;
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = self.next() => next?,
+                lost = owner.next() => match lost {
+                    Some(()) => bail!(
+                        "the daemon went away in the middle; it puts the host in order when it \
+                         starts again: see apt-ostree status"
+                    ),
+                    None => None,
+                },
+            };
+            let Some((path, told)) = next else { bail!("the bus was lost") };
+            if path != transaction.as_str() {
+                continue;
+            }
+            hear(&told);
+            if let Told::Finished { outcome } = &told {
+                return Outcome::parse(outcome)
+                    .with_context(|| format!("the daemon speaks of an outcome \"{outcome}\""));
+            }
+        }
+    }
+}
+
+/// One item each time the daemon loses its name.
+async fn owner_changes(bus: &Connection) -> anyhow::Result<impl Stream<Item = ()> + Unpin> {
+    let dbus = zbus::fdo::DBusProxy::new(bus).await?;
+    let changes = dbus.receive_name_owner_changed_with_args(&[(0, BUS_NAME)]).await?;
+    Ok(Box::pin(changes.filter_map(|signal| async move {
+        let arguments = signal.args().ok()?;
+        let (was_owned, is_owned) =
+            (arguments.old_owner().is_some(), arguments.new_owner().is_some());
+        (was_owned && !is_owned).then_some(())
+    })))
+}
+
+/// Reads one signal; another interface's is none of ours.
+fn read(message: &Message) -> anyhow::Result<Option<(String, Told)>> {
+    let header = message.header();
+    let (Some(path), Some(member)) = (header.path(), header.member()) else { return Ok(None) };
+    let body = message.body();
+    let told = match member.as_str() {
+        "PhaseChanged" => {
+            let (state, detail) = body.deserialize()?;
+            Told::Phase { state, detail }
+        }
+        "Progress" => {
+            let (percentage, speed, remaining_seconds) = body.deserialize()?;
+            Told::Progress { percentage, speed, remaining_seconds }
+        }
+        "ItemProgress" => {
+            let (item, status, percentage) = body.deserialize()?;
+            Told::Item { item, status, percentage }
+        }
+        "Message" => {
+            let (level, text) = body.deserialize()?;
+            Told::Message { level, text }
+        }
+        "Error" => {
+            let (code, message, hint) = body.deserialize()?;
+            Told::Error { code, message, hint }
+        }
+        "Finished" => {
+            let (outcome, _): (String, u32) = body.deserialize()?;
+            Told::Finished { outcome }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some((path.to_string(), told)))
+}
+
+/// The proxy of one transaction.
+pub(super) async fn transaction(
+    bus: &Connection,
+    path: &OwnedObjectPath,
+) -> anyhow::Result<TransactionProxy<'static>> {
+    TransactionProxy::builder(bus)
+        .path(path.clone())?
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await
+        .context("cannot speak with the transaction")
+}

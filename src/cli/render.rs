@@ -1,0 +1,292 @@
+//! Data for people, and the same data for programs.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use apt_ostree_proto::Failure;
+use apt_ostree_proto::package::{Action, PackageChange};
+use apt_ostree_proto::plan::{Plan, TreeSource};
+use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
+use apt_ostree_proto::status::{HostState, Outcome};
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::arguments::Global;
+use super::exit;
+
+/// How many reasons a unit's line names; the rest is counted.
+const MOST_REASONS: usize = 3;
+
+/// Prints `value` as JSON or through `draw`, to standard output.
+pub(super) fn data<T: Serialize>(
+    global: &Global,
+    value: &T,
+    draw: fn(&mut dyn Write, &T) -> io::Result<()>,
+) -> anyhow::Result<u8> {
+    if global.json {
+        json_line(value)?;
+    } else {
+        let mut out = io::stdout().lock();
+        draw(&mut out, value)?;
+    }
+    Ok(exit::DONE)
+}
+
+/// Prints `value` as one line of JSON.
+pub(super) fn json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints an error of the command itself, to standard error.
+pub(super) fn error(error: &anyhow::Error, global: &Global) {
+    match error.downcast_ref::<Failure>() {
+        Some(known) => {
+            if global.json {
+                let object = serde_json::json!({ "failure": known });
+                if let Err(error) = json_line(&object) {
+                    eprintln!("{error:#}");
+                }
+            }
+            failure(known);
+        }
+        None => eprintln!("apt-ostree: {error:#}"),
+    }
+}
+
+/// Prints what happened, what was kept and what to do.
+pub(super) fn failure(failure: &Failure) {
+    let bold = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (on, off) = if bold { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    eprintln!("{on}apt-ostree: {}{off} [{}]", failure.message, failure.code);
+    if let Some(undo) = &failure.undo {
+        eprintln!("  and the undo failed: {} [{}]", undo.message, undo.code);
+    }
+    if let Some(kept) = &failure.kept {
+        eprintln!("  {kept}");
+    }
+    eprintln!("  {}", failure.hint);
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().map(|title| (*title).to_owned()));
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    table
+}
+
+/// The host's state.
+pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
+    writeln!(out, "OS        {}", state.os_name)?;
+    writeln!(out, "booted    {}", state.booted.short())?;
+    let live = if state.running == state.booted { "" } else { "  (live)" };
+    writeln!(out, "running   {}{live}", state.running.short())?;
+    let foreign = if state.foreign_pending { "  (deployed by another program)" } else { "" };
+    writeln!(out, "next boot {}{foreign}", state.next.short())?;
+    match &state.transaction {
+        Some(transaction) => writeln!(
+            out,
+            "now       {}: {}, {} {} ({} %)",
+            transaction.id,
+            transaction.title,
+            transaction.phase.state(),
+            transaction.phase.detail(),
+            transaction.percentage
+        )?,
+        None => writeln!(out, "now       idle")?,
+    }
+    if let Some(last) = &state.last {
+        writeln!(out, "last      {}: {}, {}", last.id, last.title, last.outcome.name())?;
+    }
+    if state.stuck {
+        writeln!(out, "stuck     an undo failed: run apt-ostree repair")?;
+    }
+    Ok(())
+}
+
+/// A plan.
+pub(super) fn plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
+    if plan.is_empty() {
+        writeln!(out, "Nothing to do.")?;
+    } else {
+        if !matches!(plan.source, TreeSource::Packages) {
+            writeln!(out, "Ready tree on top of {}.", plan.base.short())?;
+        }
+        changes(out, &plan.changes)?;
+        writeln!(
+            out,
+            "\n{} to upgrade, {} to install, {} to remove; {} to download, {} more on the disk.",
+            plan.count(Action::Upgrade) + plan.count(Action::Downgrade),
+            plan.count(Action::Install),
+            plan.count(Action::Remove),
+            HumanBytes(plan.download_bytes()),
+            signed_bytes(plan.installed_growth_bytes()),
+        )?;
+    }
+    units(out, &plan.units)?;
+    section(out, "Local configuration that is kept", &plan.etc_conflicts, |conflict| {
+        format!("{} ({}): {}", conflict.path.display(), conflict.package, conflict.resolution)
+    })?;
+    section(out, "Space", &plan.space, |space| {
+        format!(
+            "{}: up to {} of {} available",
+            space.path.display(),
+            HumanBytes(space.needed_bytes),
+            HumanBytes(space.available_bytes)
+        )
+    })?;
+    section(out, "Not done", &plan.refused, |refusal| {
+        format!("{}: {}", refusal.subject, refusal.reason)
+    })?;
+    section(out, "Warnings", &plan.warnings, Clone::clone)?;
+    writeln!(out, "\nPlan {}", plan.id.short())
+}
+
+fn signed_bytes(bytes: i64) -> String {
+    let sign = if bytes < 0 { "-" } else { "" };
+    format!("{sign}{}", HumanBytes(bytes.unsigned_abs()))
+}
+
+fn section<T>(
+    out: &mut dyn Write,
+    title: &str,
+    items: &[T],
+    line: impl Fn(&T) -> String,
+) -> io::Result<()> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{title}:")?;
+    items.iter().try_for_each(|item| writeln!(out, "  {}", line(item)))
+}
+
+fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut table = table(&["PACKAGE", "OLD", "NEW", "ORIGIN", "SIZE"]);
+    for change in changes {
+        let version = |version: &Option<apt_ostree_proto::Version>| {
+            version.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
+        };
+        let size = change.file.as_ref().map(|file| HumanBytes(file.size_bytes).to_string());
+        table.add_row([
+            format!("{}:{}", change.name, change.architecture),
+            version(&change.old_version),
+            version(&change.new_version),
+            [change.origin.label.as_str(), change.origin.codename.as_str()].join(" "),
+            size.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    writeln!(out, "{table}")
+}
+
+fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
+    section(out, "Units", effects, |effect| {
+        let mut reasons: Vec<String> =
+            effect.reasons.iter().take(MOST_REASONS).map(reason).collect();
+        if effect.reasons.len() > MOST_REASONS {
+            reasons.push(format!("{} more", effect.reasons.len() - MOST_REASONS));
+        }
+        if let Some(why) = &effect.left_because {
+            reasons.push(format!("left: {why}"));
+        }
+        format!("{:9} {}: {}", action(effect.action), effect.unit, reasons.join("; "))
+    })
+}
+
+fn action(action: UnitAction) -> &'static str {
+    match action {
+        UnitAction::StopStart => "stop-start",
+        UnitAction::Stop => "stop",
+        UnitAction::Restart => "restart",
+        UnitAction::Reload => "reload",
+        UnitAction::Start => "start",
+        UnitAction::Leave => "leave",
+    }
+}
+
+fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::Script { package, verb } => {
+            let verb = serde_json::to_string(verb).unwrap_or_default();
+            format!("{package} asks for {}", verb.trim_matches('"'))
+        }
+        Reason::UnitFile { path } => format!("{} changes", path.display()),
+        Reason::OldCode { pid, path } => format!("process {pid} uses {}", path.display()),
+        Reason::OwnMount { path } => format!("has a mount of its own on {}", path.display()),
+        Reason::Package { package } => format!("belongs to {package}"),
+        #[expect(unreachable_patterns, reason = "clients may be older than the daemon")]
+        _ => "see --json".to_owned(),
+    }
+}
+
+/// What came of a transaction.
+pub(super) fn record(out: &mut dyn Write, record: &HistoryRecord) -> io::Result<()> {
+    match record.outcome {
+        Outcome::NothingToDo => writeln!(out, "Nothing to do.")?,
+        Outcome::Committed | Outcome::Forced => {
+            changes(out, &record.changes)?;
+            units(out, &record.units)?;
+            section(out, "Warnings", &record.warnings, Clone::clone)?;
+        }
+        _ => section(out, "Warnings", &record.warnings, Clone::clone)?,
+    }
+    writeln!(
+        out,
+        "{}: {}, {} in {:.1} s",
+        record.id,
+        record.title,
+        record.outcome.name(),
+        seconds(record.duration_milliseconds)
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "durations are shown with one digit")]
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1000.0
+}
+
+/// The history.
+pub(super) fn history(out: &mut dyn Write, records: &Vec<HistoryRecord>) -> io::Result<()> {
+    let mut table = table(&["ID", "WHEN", "WHO", "WHAT", "RESULT", "PACKAGES", "SECONDS"]);
+    for record in records {
+        table.add_row([
+            record.id.to_string(),
+            date(record.started_seconds),
+            format!("uid {}", record.caller.uid),
+            record.title.clone(),
+            record.outcome.name().to_owned(),
+            record.changes.len().to_string(),
+            format!("{:.1}", seconds(record.duration_milliseconds)),
+        ]);
+    }
+    writeln!(out, "{table}")
+}
+
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+        .unwrap_or_default()
+}
+
+/// One finished transaction, whole.
+pub(super) fn finished(out: &mut dyn Write, finished: &FinishedTransaction) -> io::Result<()> {
+    let FinishedTransaction { record, log } = finished;
+    writeln!(out, "{} {} (uid {})", date(record.started_seconds), record.title, record.caller.uid)?;
+    changes(out, &record.changes)?;
+    units(out, &record.units)?;
+    section(out, "Steps", &record.steps, |(step, took)| format!("{step:20} {took:6} ms"))?;
+    section(out, "Warnings", &record.warnings, Clone::clone)?;
+    if let Some(failure) = &record.failure {
+        writeln!(out, "\nFailed: {} [{}]", failure.message, failure.code)?;
+    }
+    section(out, "Output", log, Clone::clone)?;
+    writeln!(out, "\n{}", record.outcome.name())
+}

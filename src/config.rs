@@ -1,0 +1,198 @@
+//! Configuration: TOML fragments, merged in order, checked whole.
+//!
+//! Read are `/usr/lib/apt-ostree/config.d/*.toml`, `/etc/apt-ostree/config.toml` and
+//! `/etc/apt-ostree/config.d/*.toml`, in this order and by name; a later value wins. An unknown key
+//! is an error, for a setting that is silently ignored is worse than one that is refused.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// Where fragments are, below the root.
+const DIRECTORIES: &[&str] = &["usr/lib/apt-ostree/config.d", "etc/apt-ostree/config.d"];
+/// The admin's main file; read between the two directories.
+const MAIN_FILE: &str = "etc/apt-ostree/config.toml";
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Downloads.
+    pub download: Download,
+    /// Health checks.
+    pub health: Health,
+    /// The daemon itself.
+    pub daemon: Daemon,
+}
+
+/// `[download]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Download {
+    /// Connections in all.
+    pub connections: u16,
+    /// Connections to one host.
+    pub connections_per_host: u16,
+}
+
+impl Default for Download {
+    fn default() -> Self {
+        Self { connections: 16, connections_per_host: 16 }
+    }
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Health {
+    /// How long touched units must stay healthy, in seconds.
+    pub dwell_seconds: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { dwell_seconds: 5 }
+    }
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Daemon {
+    /// After how many seconds without a call the daemon exits; the bus starts it again.
+    pub idle_exit_seconds: u64,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self { idle_exit_seconds: 60 }
+    }
+}
+
+impl Config {
+    /// Loads the configuration of the host whose root is `root`.
+    pub fn load(root: &Path) -> anyhow::Result<Self> {
+        let mut merged = Table::new();
+        for path in fragments(root)? {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            // Each fragment is checked by itself first, so that an error names its file and line.
+            parse(&text).with_context(|| format!("{} is not usable", path.display()))?;
+            merge(&mut merged, toml::from_str(&text)?);
+        }
+        let config: Self = Value::Table(merged).try_into()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// How long touched units must stay healthy.
+    pub fn dwell(&self) -> Duration {
+        Duration::from_secs(self.health.dwell_seconds)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let Download { connections, connections_per_host } = self.download;
+        if !(1..=64).contains(&connections) || !(1..=connections).contains(&connections_per_host) {
+            bail!(
+                "download.connections must be 1 to 64 and download.connections-per-host 1 to \
+                 connections; they are {connections} and {connections_per_host}"
+            );
+        }
+        if self.health.dwell_seconds > 3_600 {
+            bail!("health.dwell-seconds must be at most 3600");
+        }
+        Ok(())
+    }
+}
+
+/// Reads one fragment.
+fn parse(text: &str) -> Result<Config, toml::de::Error> {
+    toml::from_str(text)
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(more)) => merge(inner, more),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+/// The fragments that are there, in the order in which they are merged.
+fn fragments(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (index, directory) in DIRECTORIES.iter().enumerate() {
+        if index == 1 {
+            paths.extend(Some(root.join(MAIN_FILE)).filter(|path| path.exists()));
+        }
+        let directory = root.join(directory);
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", directory.display()));
+            }
+        };
+        let mut here = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        here.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        here.sort();
+        paths.append(&mut here);
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_hold() {
+        assert_eq!(Config::load(root(&[]).path()).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_later_fragment_wins_key_by_key() {
+        let root = root(&[
+            (
+                "usr/lib/apt-ostree/config.d/50.toml",
+                "[download]\nconnections = 8\nconnections-per-host = 2",
+            ),
+            ("etc/apt-ostree/config.toml", "[download]\nconnections = 4"),
+            ("etc/apt-ostree/config.d/10.toml", "[health]\ndwell-seconds = 9"),
+        ]);
+        let config = Config::load(root.path()).unwrap();
+        assert_eq!(config.download, Download { connections: 4, connections_per_host: 2 });
+        assert_eq!(config.dwell(), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_file() {
+        for text in [
+            "[download]\nconections = 3",
+            "[health]\ndwell-seconds = \"x\"",
+            "[",
+            "[download]\nconnections = 0",
+        ] {
+            let root = root(&[("etc/apt-ostree/config.toml", text)]);
+            let error = format!("{:#}", Config::load(root.path()).unwrap_err());
+            assert!(error.contains("config.toml") || error.contains("connections"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The bus: reads snapshots and sends messages to the coordinator, nothing else.
+//!
+//! Modules in reading order: [`manager`] and [`transaction`] are the interfaces, `options` reads
+//! callers' options, `authority` asks polkit, `relay` turns the coordinator's events into signals.
+
+mod activity;
+mod authority;
+mod error;
+mod manager;
+mod objects;
+mod options;
+mod relay;
+mod transaction;
+
+pub use activity::Activity;
+pub use error::Error;
+
+use actix::Addr;
+use anyhow::Context as _;
+use apt_ostree_actors::coordinator::Coordinator;
+use apt_ostree_proto::dbus::{BUS_NAME, MANAGER_PATH};
+use apt_ostree_proto::event::Event;
+use tokio::sync::mpsc::UnboundedReceiver;
+use zbus::Connection;
+
+/// Puts the manager on `connection`, takes the bus name, and publishes `events` until the
+/// coordinator is gone.
+pub async fn serve(
+    connection: &Connection,
+    coordinator: Addr<Coordinator>,
+    events: UnboundedReceiver<Event>,
+    activity: Activity,
+) -> anyhow::Result<()> {
+    let authority = authority::Authority::new(connection.clone());
+    let objects =
+        objects::Objects { connection: connection.clone(), coordinator, authority, activity };
+    let manager = manager::Manager::new(objects.clone());
+    connection
+        .object_server()
+        .at(MANAGER_PATH, manager)
+        .await
+        .context("cannot put the manager on the bus")?;
+    let relay = relay::Relay::new(connection.clone(), objects.activity.clone(), objects);
+    tokio::task::spawn_local(relay.run(events));
+    connection
+        .request_name(BUS_NAME)
+        .await
+        .with_context(|| format!("cannot take the bus name {BUS_NAME}"))
+}

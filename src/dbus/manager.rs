@@ -1,0 +1,247 @@
+//! `org.aptostree1.Manager`
+
+use actix::Addr;
+use apt_ostree_actors::coordinator::{
+    BeginTransaction, CancelTransaction, Coordinator, DescribeState, FindPlan, ReadHistory,
+    ReadRecord, WatchTransaction,
+};
+use apt_ostree_proto::dbus::{
+    ACTION_CANCEL, ACTION_CHECK, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions, transaction_path,
+};
+use apt_ostree_proto::record::FinishedTransaction;
+use apt_ostree_proto::request::{Selection, Target, UpdateRequest};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::OwnedObjectPath;
+use zbus::{fdo, interface};
+
+use super::activity::Activity;
+use super::authority::Authority;
+use super::error::Error;
+use super::objects::Objects;
+use super::options::{Reader, apply_options};
+
+/// How many lines of a transaction's log one answer holds at the most: the end of it matters.
+const MOST_LOG_LINES: usize = 2_000;
+
+/// The manager object.
+#[derive(Debug)]
+pub(super) struct Manager {
+    objects: Objects,
+    coordinator: Addr<Coordinator>,
+    authority: Authority,
+    activity: Activity,
+}
+
+impl Manager {
+    pub(super) fn new(objects: Objects) -> Self {
+        Self {
+            coordinator: objects.coordinator.clone(),
+            authority: objects.authority.clone(),
+            activity: objects.activity.clone(),
+            objects,
+        }
+    }
+
+    /// Begins a transaction; its object is on the bus when this returns.
+    async fn begin(&self, request: BeginTransaction) -> Result<OwnedObjectPath, Error> {
+        let id = self.coordinator.send(request).await??;
+        self.objects.get(id).await?;
+        path_of(id)
+    }
+}
+
+fn path_of(id: TransactionId) -> Result<OwnedObjectPath, Error> {
+    let path = OwnedObjectPath::try_from(transaction_path(id));
+    path.map_err(|error| zbus::Error::Variant(error).into())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| {
+        Failure::caused(ErrorCode::Internal, "an answer cannot be written down", &error).into()
+    })
+}
+
+fn title_of(request: &UpdateRequest) -> String {
+    let list = |verb: &str, specs: &[apt_ostree_proto::package::PackageSpec]| {
+        let names: Vec<String> = specs.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
+    };
+    match &request.target {
+        Target::Packages(selection) if selection.is_whole_upgrade() => "upgrade".to_owned(),
+        Target::Packages(Selection { upgrade, install, remove }) => {
+            let parts =
+                [list("upgrade", upgrade), list("install", install), list("remove", remove)];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+        }
+        Target::Commit(commit) => format!("switch to {}", commit.short()),
+        Target::Pending => "switch to the pending deployment".to_owned(),
+        Target::Before(id) => format!("roll back {id}"),
+    }
+}
+
+#[interface(name = "org.aptostree1.Manager")]
+impl Manager {
+    /// Begins an update.
+    async fn apply_live(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.activity.note();
+        let read = apply_options(options)?;
+        let action = if read.dry_run { ACTION_CHECK } else { ACTION_UPDATE };
+        let caller = self.authority.allow(&header, action).await?;
+        let mut request = read.request;
+        if let Some(prefix) = read.plan {
+            let (id, target) = self.coordinator.send(FindPlan(prefix)).await??;
+            request.plan = Some(id);
+            if !read.names_target {
+                request.target = target;
+            }
+        }
+        let title = title_of(&request);
+        self.begin(BeginTransaction { title, request, dry_run: read.dry_run, caller }).await
+    }
+
+    /// Makes the plan of a whole upgrade.
+    async fn check(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.activity.note();
+        let mut reader = Reader::new(options);
+        let refresh = reader.flag("refresh")?.unwrap_or(true);
+        reader.finish()?;
+        let caller = self.authority.allow(&header, ACTION_CHECK).await?;
+        let target = Target::Packages(Selection::default());
+        let request = UpdateRequest { refresh, ..UpdateRequest::new(target) };
+        let title = "check for updates".to_owned();
+        self.begin(BeginTransaction { title, request, dry_run: true, caller }).await
+    }
+
+    /// Begins a rollback.
+    async fn rollback(
+        &self,
+        id: u64,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        self.activity.note();
+        let mut reader = Reader::new(options);
+        let dry_run = reader.flag("dry-run")?.unwrap_or(false);
+        reader.finish()?;
+        let caller = self.authority.allow(&header, ACTION_ROLL_BACK).await?;
+        let id = if id == 0 { self.newest_kept().await? } else { TransactionId(id) };
+        let request = UpdateRequest { refresh: false, ..UpdateRequest::new(Target::Before(id)) };
+        let title = title_of(&request);
+        self.begin(BeginTransaction { title, request, dry_run, caller }).await
+    }
+
+    /// Cancels the running transaction.
+    async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        self.activity.note();
+        self.authority.allow(&header, ACTION_CANCEL).await?;
+        match self.coordinator.send(WatchTransaction).await? {
+            Some(running) => {
+                let id = running.borrow().id;
+                Ok(self.coordinator.send(CancelTransaction(id)).await??)
+            }
+            None => {
+                let text = "no transaction runs";
+                Err(Failure::new(ErrorCode::NotFound, text).into())
+            }
+        }
+    }
+
+    /// The host's state.
+    async fn get_status(&self) -> Result<String, Error> {
+        self.activity.note();
+        json(&self.coordinator.send(DescribeState).await??)
+    }
+
+    /// The history.
+    async fn get_history(&self, limit: u32) -> Result<String, Error> {
+        self.activity.note();
+        json(&self.coordinator.send(ReadHistory { limit }).await??)
+    }
+
+    /// One finished transaction.
+    async fn get_record(&self, id: u64) -> Result<String, Error> {
+        self.activity.note();
+        let (record, path) = self.coordinator.send(ReadRecord(TransactionId(id))).await??;
+        let log = match tokio::fs::read_to_string(&path).await {
+            Ok(text) => {
+                let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                let skipped = lines.len().saturating_sub(MOST_LOG_LINES);
+                lines.into_iter().skip(skipped).collect()
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => vec![format!("the log cannot be read: {error}")],
+        };
+        json(&FinishedTransaction { record, log })
+    }
+
+    /// A transaction began.
+    #[zbus(signal)]
+    pub(super) async fn transaction_added(
+        emitter: &SignalEmitter<'_>,
+        transaction: OwnedObjectPath,
+    ) -> zbus::Result<()>;
+
+    /// A transaction ended.
+    #[zbus(signal)]
+    pub(super) async fn transaction_removed(
+        emitter: &SignalEmitter<'_>,
+        transaction: OwnedObjectPath,
+        outcome: &str,
+    ) -> zbus::Result<()>;
+
+    /// What an update leads to has changed.
+    #[zbus(signal)]
+    pub(super) async fn updates_changed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
+
+    /// The daemon's version.
+    #[zbus(property)]
+    async fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// The running transaction's object, or `/`.
+    #[zbus(property)]
+    async fn active_transaction(&self) -> fdo::Result<OwnedObjectPath> {
+        let running = self.coordinator.send(WatchTransaction).await.map_err(failed)?;
+        let path = running.map_or_else(|| "/".to_owned(), |r| transaction_path(r.borrow().id));
+        OwnedObjectPath::try_from(path).map_err(failed)
+    }
+
+    /// The commit of the booted deployment.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn booted_commit(&self) -> fdo::Result<String> {
+        let state = self.coordinator.send(DescribeState).await.map_err(failed)?.map_err(failed)?;
+        Ok(state.booted.to_string())
+    }
+
+    /// The commit that runs.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn running_commit(&self) -> fdo::Result<String> {
+        let state = self.coordinator.send(DescribeState).await.map_err(failed)?.map_err(failed)?;
+        Ok(state.running.to_string())
+    }
+}
+
+impl Manager {
+    async fn newest_kept(&self) -> Result<TransactionId, Error> {
+        let newest = self.coordinator.send(apt_ostree_actors::coordinator::NewestKept).await??;
+        newest.ok_or_else(|| {
+            let text = "there is no update that could be rolled back";
+            Failure::new(ErrorCode::NotFound, text).into()
+        })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> fdo::Error {
+    fdo::Error::Failed(error.to_string())
+}
