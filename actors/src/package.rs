@@ -6,7 +6,7 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
 use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
 use apt_ostree_proto::request::{RestartPolicy, Selection};
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PlanId, TransactionId};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -80,21 +80,39 @@ async fn plan_packages(
         packages.refresh(&context).await?;
     }
     context.report.fraction(0.5);
-    let resolution = packages.resolve(selection, &context).await?;
-    refuse_untrusted(&resolution)?;
+    let (resolution, later) = resolve_live(packages, selection, &context).await?;
     context.report.fraction(0.8);
-    let (now, later) = split_by_class(resolution.changes.clone());
-    if let (true, Some(change)) = (now.is_empty(), later.first()) {
-        return Err(next_boot_failure(change, &later));
+    let impact = packages.impact(&resolution.changes).await?;
+    Ok(assemble(base, restart, selection, resolution, impact, later))
+}
+
+/// Resolves until nothing is left that must wait for the next boot; answers that apart. What waits
+/// may be what other packages depend on, so they are resolved again without it.
+async fn resolve_live(
+    packages: &dyn Packages,
+    selection: &Selection,
+    context: &StepContext,
+) -> PortResult<(Resolution, Vec<PackageChange>)> {
+    let mut waiting: Vec<PackageChange> = Vec::new();
+    loop {
+        let kept: Vec<PackageName> = waiting.iter().map(|change| change.name.clone()).collect();
+        let resolution = packages.resolve(selection, &kept, context).await?;
+        refuse_untrusted(&resolution)?;
+        let later: Vec<PackageChange> = resolution
+            .changes
+            .iter()
+            .filter(|change| change.class != UpdateClass::Live)
+            .cloned()
+            .collect();
+        let Some(first) = later.first() else { return Ok((resolution, waiting)) };
+        // What was asked for by name is not silently left out; and what comes again although it was
+        // kept is newly needed by something that is not.
+        let again = later.iter().any(|change| kept.contains(&change.name));
+        if again || !selection.is_whole_upgrade() {
+            return Err(next_boot_failure(first, &later));
+        }
+        waiting.extend(later);
     }
-    let unsplit = if later.is_empty() {
-        resolution
-    } else {
-        // What must wait for the next boot may be what the rest depends on: resolve again without it.
-        resolve_without(packages, selection, &later, &context).await?
-    };
-    let impact = packages.impact(&unsplit.changes).await?;
-    Ok(assemble(base, restart, selection, unsplit, impact, later))
 }
 
 fn refuse_untrusted(resolution: &Resolution) -> PortResult<()> {
@@ -111,10 +129,6 @@ fn refuse_untrusted(resolution: &Resolution) -> PortResult<()> {
     }
 }
 
-fn split_by_class(changes: Vec<PackageChange>) -> (Vec<PackageChange>, Vec<PackageChange>) {
-    changes.into_iter().partition(|change| change.class == UpdateClass::Live)
-}
-
 fn next_boot_reason(change: &PackageChange) -> String {
     change.class_reason.clone().unwrap_or_else(|| "it takes effect at the next boot".to_owned())
 }
@@ -128,23 +142,6 @@ fn next_boot_failure(first: &PackageChange, all: &[PackageChange]) -> Failure {
         ErrorCode::NextBootOnly,
         format!("{}{others} cannot change live: {}", first.name, next_boot_reason(first)),
     )
-}
-
-/// Resolves a whole upgrade again with the packages of `later` left as they are; an explicit request
-/// that needs one of them is refused whole.
-async fn resolve_without(
-    packages: &dyn Packages,
-    selection: &Selection,
-    later: &[PackageChange],
-    context: &StepContext,
-) -> PortResult<Resolution> {
-    let (true, Some(first)) = (selection.is_whole_upgrade(), later.first()) else {
-        return Err(next_boot_failure(&later[0], later));
-    };
-    tracing::info!(package = %first.name, count = later.len(), "left for the next boot");
-    let resolution = packages.resolve_keeping(selection, later, context).await?;
-    refuse_untrusted(&resolution)?;
-    Ok(resolution)
 }
 
 fn assemble(

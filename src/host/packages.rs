@@ -17,7 +17,7 @@ use apt_ostree_actors::context::StepContext;
 use apt_ostree_actors::port::{Impact, Packages, PortResult, Processes, Resolution};
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, ErrorCode, Failure};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -70,10 +70,11 @@ impl Packages for Apt {
     async fn resolve(
         &self,
         selection: &Selection,
+        kept: &[PackageName],
         context: &StepContext,
     ) -> PortResult<Resolution> {
         Self::check_locks()?;
-        let request = tasks::ResolveRequest { selection: selection.clone() };
+        let request = tasks::ResolveRequest { selection: selection.clone(), kept: kept.to_vec() };
         let mut resolution: Resolution = worker::run(tasks::RESOLVE, &request, context).await?;
         for change in &mut resolution.changes {
             (change.class, change.class_reason) =

@@ -232,7 +232,7 @@ impl Scratch {
     }
 
     pub async fn resolve(&self, selection: Selection) -> PortResult<Resolution> {
-        self.task(tasks::RESOLVE, &tasks::ResolveRequest { selection }).await.0
+        self.task(tasks::RESOLVE, &tasks::ResolveRequest { selection, kept: Vec::new() }).await.0
     }
 }
 

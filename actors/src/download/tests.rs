@@ -145,7 +145,12 @@ impl Packages for Apt {
     async fn refresh(&self, _: &StepContext) -> PortResult<()> {
         unreachable!("downloads do not refresh")
     }
-    async fn resolve(&self, _: &Selection, _: &StepContext) -> PortResult<Resolution> {
+    async fn resolve(
+        &self,
+        _: &Selection,
+        _: &[PackageName],
+        _: &StepContext,
+    ) -> PortResult<Resolution> {
         unreachable!("downloads do not resolve")
     }
     async fn difference(

@@ -2,7 +2,7 @@ use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::plan::{EtcConflict, Refusal, SpaceNeed};
 use apt_ostree_proto::request::Selection;
 use apt_ostree_proto::service::UnitEffect;
-use apt_ostree_proto::{CommitId, Sha256};
+use apt_ostree_proto::{CommitId, PackageName, Sha256};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -16,18 +16,14 @@ pub trait Packages: std::fmt::Debug {
     /// `Untrusted`; a list that cannot be fetched: `RefreshFailed`. The old lists are kept then.
     async fn refresh(&self, context: &StepContext) -> PortResult<()>;
 
-    /// Decides which versions of which packages `selection` means. Errors: `NotFound` for unknown
+    /// Decides which versions of which packages `selection` means, with the installed packages of
+    /// `kept`, and what then cannot change either, left as they are. Errors: `NotFound` for unknown
     /// packages, `Unsatisfiable` with the packages and relations that clash, `Untrusted` for a
     /// candidate that no signature covers, `Locked` when another apt or dpkg runs.
-    async fn resolve(&self, selection: &Selection, context: &StepContext)
-    -> PortResult<Resolution>;
-
-    /// The same with the packages of `kept` left at the versions that are installed, and everything
-    /// that would need them at another version left too. What is left is not in the answer.
-    async fn resolve_keeping(
+    async fn resolve(
         &self,
         selection: &Selection,
-        kept: &[PackageChange],
+        kept: &[PackageName],
         context: &StepContext,
     ) -> PortResult<Resolution>;
 

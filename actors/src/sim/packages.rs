@@ -101,17 +101,13 @@ impl Packages for SimPackages {
         self.call("packages.refresh", || Ok(())).await
     }
 
-    async fn resolve(&self, _: &Selection, _: &StepContext) -> PortResult<Resolution> {
-        self.call("packages.resolve", || self.resolution()).await
-    }
-
-    async fn resolve_keeping(
+    async fn resolve(
         &self,
         _: &Selection,
-        _: &[PackageChange],
+        _: &[PackageName],
         _: &StepContext,
     ) -> PortResult<Resolution> {
-        self.call("packages.resolve_keeping", || Ok(Resolution::default())).await
+        self.call("packages.resolve", || self.resolution()).await
     }
 
     async fn difference(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use apt_ostree_proto::PackageName;
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub const TRANSPORT: &str = "transport";
 pub struct ResolveRequest {
     /// Which packages to change.
     pub selection: Selection,
+    /// Installed packages that stay as they are.
+    pub kept: Vec<PackageName>,
 }
 
 /// What [`FETCH`] is asked.

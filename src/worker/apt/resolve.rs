@@ -6,7 +6,7 @@ use apt_ostree::host::worker::tasks::ResolveRequest;
 use apt_ostree_actors::port::Resolution;
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::plan::Refusal;
-use apt_ostree_proto::{ErrorCode, Failure};
+use apt_ostree_proto::{ErrorCode, Failure, PackageName};
 use rust_apt::cache::Upgrade;
 use rust_apt::config::Config;
 use rust_apt::error::AptErrors;
@@ -27,6 +27,7 @@ pub(crate) fn resolve(request: ResolveRequest, output: &Output) -> Result<Resolu
     let selection = request.selection;
     let inputs = inputs::digest(&config, &selection)?;
     let cache = cache::open(&config)?;
+    keep(&cache, &request.kept);
     let is_whole = selection.is_whole_upgrade();
     let mut wanted = Wanted::find(&cache, &selection)?;
     if cache.depcache().broken_count() > 0 {
@@ -59,6 +60,14 @@ pub(crate) fn resolve(request: ResolveRequest, output: &Output) -> Result<Resolu
     refused.sort_by(|a, b| (&a.subject, &a.reason).cmp(&(&b.subject, &b.reason)));
     refused.dedup();
     Ok(Resolution { changes, refused, inputs: Some(inputs), hooks_not_run: hooks(&config) })
+}
+
+/// Makes the installed versions of the packages their candidates, so that nothing offers others.
+fn keep(cache: &Cache, names: &[PackageName]) {
+    let kept = cache.iter().filter(|p| names.iter().any(|name| name.as_str() == p.name()));
+    for installed in kept.filter_map(|package| package.installed()) {
+        installed.set_candidate();
+    }
 }
 
 /// Marks single packages and what they then need.
