@@ -101,7 +101,7 @@ fn a_snapshot_sees_what_changes_and_nothing_else() {
     );
     let differences = host.snapshot().differences(&before);
     for change in
-        ["files: + /etc/hello-svc/static.conf f 600", "units: - nginx.service", "mounts: + /usr"]
+        ["+ files: /etc/hello-svc/static.conf f 600", "- units: nginx.service", "+ mounts: /usr"]
     {
         assert!(differences.contains(change), "{change} in\n{differences}");
     }

@@ -186,7 +186,7 @@ impl Host {
 
     /// Everything that a refused or undone update must leave as it was.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self)
+        Snapshot::of(&self.name)
     }
 
     /// Asks `http://127.0.0.1:PORT/` inside the host again and again until it is told to stop.

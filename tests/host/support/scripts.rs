@@ -42,6 +42,22 @@ pub(crate) fn run_script<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
     environment: &[(&str, &str)],
 ) -> String {
+    run_to_end(name, arguments, environment).lines().last().unwrap_or_default().to_owned()
+}
+
+/// Runs a script to its end and returns all of its output.
+pub(crate) fn run_script_for_output<S: AsRef<OsStr>>(
+    name: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> String {
+    run_to_end(name, arguments, &[])
+}
+
+fn run_to_end<S: AsRef<OsStr>>(
+    name: &str,
+    arguments: impl IntoIterator<Item = S>,
+    environment: &[(&str, &str)],
+) -> String {
     let output = Command::new(script(name))
         .args(arguments)
         .envs(environment.iter().copied())
@@ -54,7 +70,7 @@ pub(crate) fn run_script<S: AsRef<OsStr>>(
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Waits until `condition` gives a value, and fails the test after `limit`.
