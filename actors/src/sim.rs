@@ -33,10 +33,12 @@ pub enum SimFault {
     Panic,
 }
 
+type FaultHook = Rc<dyn Fn(&str) -> Option<SimFault>>;
+
 /// Decides which calls go wrong; asked once for each call, by the name of the port and the method:
 /// `systemd.start`.
 #[derive(Clone, Default)]
-pub struct Faults(Option<Rc<dyn Fn(&str) -> Option<SimFault>>>);
+pub struct Faults(Option<FaultHook>);
 
 impl Faults {
     /// Faults that `hook` decides about.

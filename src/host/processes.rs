@@ -26,6 +26,9 @@ const FIRST_BUFFER_BYTES: usize = 256 * 1024;
 /// the kernel's own default limit, each with a long path.
 const LARGEST_FILE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// The process that tells what the host's own namespaces, root and control groups are.
+const HOST_INIT: &str = "1";
+
 /// The host's processes, as `/proc` shows them.
 #[derive(Clone, Debug)]
 pub struct ProcProcesses {
@@ -52,12 +55,12 @@ impl Processes for ProcProcesses {
             return Ok(Vec::new());
         }
         let (proc, replaced) = (self.proc.clone(), replaced.to_vec());
-        scan(move || Host::open(&proc)?.users_of(&replaced)).await
+        scan(move || Host::open(&proc, HOST_INIT)?.users_of(&replaced)).await
     }
 
     async fn own_mounts(&self) -> PortResult<Vec<(UnitName, PathBuf)>> {
         let proc = self.proc.clone();
-        scan(move || Host::open(&proc)?.own_mounts()).await
+        scan(move || Host::open(&proc, HOST_INIT)?.own_mounts()).await
     }
 }
 
@@ -78,8 +81,7 @@ async fn scan<T: Send + 'static>(
 /// What tells the host's own processes from those of containers.
 struct Host {
     proc: PathBuf,
-    /// The control group that systemd's tree begins at, empty on most hosts.
-    cgroup_root: String,
+    control_groups: cgroup::Root,
     pid_namespace: OsString,
     root: (u64, u64),
 }
@@ -91,12 +93,13 @@ struct Process {
 }
 
 impl Host {
-    fn open(proc: &Path) -> std::io::Result<Self> {
-        let init = proc.join("1");
+    /// Takes the process `init` for one that is surely the host's own.
+    fn open(proc: &Path, init: &str) -> std::io::Result<Self> {
+        let init = proc.join(init);
         let root = fs::metadata(init.join("root"))?;
         Ok(Self {
             proc: proc.to_owned(),
-            cgroup_root: cgroup::root_of(&fs::read_to_string(init.join("cgroup"))?),
+            control_groups: cgroup::Root::of(&fs::read_to_string(init.join("cgroup"))?),
             pid_namespace: fs::read_link(init.join("ns/pid"))?.into_os_string(),
             root: (root.dev(), root.ino()),
         })
@@ -151,7 +154,7 @@ impl Host {
     #[expect(clippy::option_option, reason = "no process of the host, or one without a unit")]
     fn unit_of(&self, process: &Process) -> Option<Option<UnitName>> {
         let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
-        match cgroup::owner(&text, &self.cgroup_root) {
+        match cgroup::owner(&text, &self.control_groups) {
             Owner::Container => None,
             _ if self.is_in_container(process)? => None,
             Owner::Unit(unit) => Some(Some(unit)),
@@ -232,8 +235,9 @@ mod tests {
         let metadata = fs::metadata(&program).unwrap();
         let replaced =
             [ReplacedFile { path: program, device: metadata.dev(), inode: metadata.ino() }];
-        // The container that tests may run in hides its PID 1's root from others, not from itself.
-        let found = Host::open(Path::new("/proc")).and_then(|host| host.users_of(&replaced));
+        // PID 1's root is not for everybody to read; this process shares what counts with its child.
+        let found =
+            Host::open(Path::new("/proc"), "self").and_then(|host| host.users_of(&replaced));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.unwrap().iter().any(|found| found.pid == child.id()));

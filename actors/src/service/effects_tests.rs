@@ -1,1 +1,166 @@
+use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::request::RestartPolicy;
+use apt_ostree_proto::service::ScriptRequest;
 
+use super::*;
+use crate::context::{Reporter, StepContext};
+use crate::port::ReplacedFile;
+use crate::sim::{SimProcess, SimProcesses, SimSystemd, SimUnit};
+
+fn unit(name: &str) -> UnitName {
+    UnitName::parse(name).unwrap()
+}
+
+fn units(names: &[&str]) -> Vec<UnitName> {
+    names.iter().map(|name| unit(name)).collect()
+}
+
+fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
+    let script = |(name, verb): &(&str, ScriptVerb)| ScriptRequest {
+        package: "p".to_owned(),
+        script: "postinst".to_owned(),
+        verb: *verb,
+        unit: Some(unit(name)),
+    };
+    DetermineEffects {
+        requests: requests.iter().map(script).collect(),
+        changed: Vec::new(),
+        etc_changed: Vec::new(),
+        replaced: Vec::new(),
+        restart: RestartPolicy::Affected,
+        from_packages: true,
+        context: StepContext {
+            transaction: TransactionId(1),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            report: Reporter::silent(),
+        },
+    }
+}
+
+/// A host where `running` runs, each with its dependencies.
+fn host(running: &[(&str, UnitDependencies)]) -> SimSystemd {
+    let systemd = SimSystemd::new();
+    for (name, dependencies) in running {
+        let file = SimUnit { dependencies: dependencies.clone(), ..SimUnit::default() };
+        systemd.define(&unit(name), file);
+        systemd.boot(&unit(name));
+    }
+    systemd
+}
+
+async fn plan_of(systemd: &SimSystemd, request: &DetermineEffects) -> ServicePlan {
+    determine(systemd, &SimProcesses::new(), request).await.unwrap()
+}
+
+fn actions(plan: &ServicePlan) -> Vec<(&str, UnitAction)> {
+    plan.effects.iter().map(|effect| (effect.unit.as_str(), effect.action)).collect()
+}
+
+#[tokio::test]
+async fn all_sources_are_joined_with_their_reasons() {
+    let systemd = host(&[
+        ("nginx.service", UnitDependencies::default()),
+        ("ssh.service", UnitDependencies::default()),
+        ("own.service", UnitDependencies::default()),
+        ("rsyslog.service", UnitDependencies { can_reload: true, ..UnitDependencies::default() }),
+        ("idle.service", UnitDependencies::default()),
+    ]);
+    let processes = SimProcesses::new();
+    let library = PathBuf::from("/usr/lib/libssl.so.3");
+    for (pid, unit) in
+        [(10, Some(unit("nginx.service"))), (11, Some(unit("ssh.service"))), (12, None)]
+    {
+        processes.add(SimProcess { pid, unit, maps: vec![library.clone()] });
+    }
+    processes.add_own_mount(unit("own.service"), "/usr/lib/modules".into());
+    let mut request = request(&[("nginx.service", ScriptVerb::Restart)]);
+    request.changed = vec!["usr/lib/systemd/system/ssh.service".into()];
+    request.etc_changed = vec!["etc/rsyslog.conf".into()];
+    request.replaced = vec![ReplacedFile { path: library.clone(), device: 1, inode: 2 }];
+
+    let plan = determine(&systemd, &processes, &request).await.unwrap();
+    assert_eq!(
+        actions(&plan),
+        [
+            ("nginx.service", UnitAction::Restart),
+            ("own.service", UnitAction::Restart),
+            ("rsyslog.service", UnitAction::Reload),
+            ("ssh.service", UnitAction::Restart),
+        ]
+    );
+    let nginx = &plan.effects[0].reasons;
+    assert!(
+        matches!(nginx[0], Reason::Script { .. }) && matches!(nginx[1], Reason::OldCode { .. })
+    );
+    assert_eq!(
+        plan.effects[3].reasons,
+        [
+            Reason::UnitFile { path: "/usr/lib/systemd/system/ssh.service".into() },
+            Reason::OldCode { pid: 11, path: library.clone() },
+        ]
+    );
+    assert_eq!(plan.other_processes, [ProcessUse { pid: 12, unit: None, path: library }]);
+}
+
+#[tokio::test]
+async fn an_alias_is_taken_for_the_unit_that_it_names() {
+    let names = units(&["ssh.service", "sshd.service"]);
+    let systemd =
+        host(&[("ssh.service", UnitDependencies { names, ..UnitDependencies::default() })]);
+    let request =
+        request(&[("sshd.service", ScriptVerb::Reload), ("ssh.service", ScriptVerb::Restart)]);
+    let plan = plan_of(&systemd, &request).await;
+    assert_eq!(actions(&plan), [("ssh.service", UnitAction::Restart)]);
+    assert_eq!(plan.effects[0].reasons.len(), 2);
+}
+
+#[tokio::test]
+async fn a_template_stands_for_its_instances() {
+    let systemd = host(&[
+        ("app@a.service", UnitDependencies::default()),
+        ("app@b.service", UnitDependencies::default()),
+    ]);
+    let plan = plan_of(&systemd, &request(&[("app@.service", ScriptVerb::Restart)])).await;
+    let restarted =
+        [("app@a.service", UnitAction::Restart), ("app@b.service", UnitAction::Restart)];
+    assert_eq!(actions(&plan), restarted);
+}
+
+#[tokio::test]
+async fn running_units_that_need_one_that_goes_down_follow_it() {
+    let required_by =
+        |names| UnitDependencies { required_by: units(names), ..UnitDependencies::default() };
+    let systemd = host(&[
+        ("base.service", required_by(&["middle.service", "stopped.service"])),
+        ("middle.service", required_by(&["top.service"])),
+        ("top.service", UnitDependencies::default()),
+    ]);
+    systemd.define(&unit("stopped.service"), SimUnit::default());
+    let plan = plan_of(&systemd, &request(&[("base.service", ScriptVerb::Restart)])).await;
+    assert_eq!(plan.followers, units(&["middle.service", "top.service"]));
+    assert_eq!(plan.touched(), units(&["base.service", "middle.service", "top.service"]));
+}
+
+#[tokio::test]
+async fn what_a_protected_unit_needs_is_left_alone() {
+    let required_by =
+        UnitDependencies { required_by: units(&["dbus.service"]), ..UnitDependencies::default() };
+    let systemd =
+        host(&[("base.service", required_by), ("dbus.service", UnitDependencies::default())]);
+    let plan = plan_of(&systemd, &request(&[("base.service", ScriptVerb::Restart)])).await;
+    assert_eq!(actions(&plan), [("base.service", UnitAction::Leave)]);
+    assert!(plan.effects[0].left_because.as_ref().unwrap().contains("dbus.service"));
+    assert!(plan.is_empty());
+}
+
+#[tokio::test]
+async fn a_socket_restarts_only_together_with_its_running_service() {
+    let triggers =
+        UnitDependencies { triggers: units(&["a.service"]), ..UnitDependencies::default() };
+    let systemd = host(&[("a.socket", triggers), ("a.service", UnitDependencies::default())]);
+    let alone = plan_of(&systemd, &request(&[("a.socket", ScriptVerb::Restart)])).await;
+    assert_eq!(actions(&alone), [("a.socket", UnitAction::Leave)]);
+    let both = [("a.socket", ScriptVerb::Restart), ("a.service", ScriptVerb::Restart)];
+    let both = plan_of(&systemd, &request(&both)).await;
+    assert!(actions(&both).iter().all(|(_, action)| *action == UnitAction::Restart));
+}

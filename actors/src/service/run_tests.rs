@@ -1,1 +1,250 @@
+use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::service::UnitEffect;
 
+use super::super::restore::{restore, stop_started};
+use super::*;
+use crate::context::Reporter;
+use crate::sim::{Behaviour, Faults, SimFault, SimSystemd, SimUnit};
+
+fn unit(name: &str) -> UnitName {
+    UnitName::parse(name).unwrap()
+}
+
+fn units(names: &[&str]) -> Vec<UnitName> {
+    names.iter().map(|name| unit(name)).collect()
+}
+
+fn context() -> StepContext {
+    StepContext {
+        transaction: TransactionId(1),
+        cancel: tokio_util::sync::CancellationToken::new(),
+        report: Reporter::silent(),
+    }
+}
+
+fn plan(effects: &[(&str, UnitAction)], followers: &[&str]) -> ServicePlan {
+    let effect = |(name, action): &(&str, UnitAction)| UnitEffect {
+        unit: unit(name),
+        action: *action,
+        reasons: Vec::new(),
+        left_because: None,
+    };
+    ServicePlan {
+        effects: effects.iter().map(effect).collect(),
+        followers: units(followers),
+        other_processes: Vec::new(),
+    }
+}
+
+/// A host with `a`, which needs `b`, `off`, which does not run, and `bad`, which had failed; on
+/// tree 0.
+fn host() -> SimSystemd {
+    let systemd = SimSystemd::new();
+    let needs_b = UnitDependencies {
+        requires: units(&["b.service"]),
+        after: units(&["b.service"]),
+        ..UnitDependencies::default()
+    };
+    let needed_by_a =
+        UnitDependencies { required_by: units(&["a.service"]), ..UnitDependencies::default() };
+    for (name, dependencies) in [
+        ("a.service", needs_b),
+        ("b.service", needed_by_a),
+        ("off.service", UnitDependencies::default()),
+        ("bad.service", UnitDependencies::default()),
+    ] {
+        let unit_file = "enabled".to_owned();
+        systemd.define(&unit(name), SimUnit { dependencies, unit_file, ..SimUnit::default() });
+    }
+    systemd.boot(&unit("b.service"));
+    systemd.boot(&unit("a.service"));
+    systemd.fail(&unit("bad.service"));
+    systemd
+}
+
+fn behaving(behaviour: Behaviour) -> SimUnit {
+    SimUnit { behaviour, unit_file: "enabled".to_owned(), ..SimUnit::default() }
+}
+
+fn calls(systemd: &SimSystemd) -> String {
+    systemd.calls().join(", ")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_its_requirement_took_along_is_not_restarted_again() {
+    let systemd = host();
+    let plan = plan(&[("a.service", UnitAction::Restart), ("b.service", UnitAction::Restart)], &[]);
+    let up = start(&systemd, &plan, &context()).await.unwrap();
+    assert_eq!(up, units(&["a.service", "b.service"]));
+    assert_eq!(calls(&systemd), "restart b.service, start a.service");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stopped_for_the_switch_comes_back_with_its_followers() {
+    let systemd = host();
+    let plan = plan(&[("b.service", UnitAction::StopStart)], &["a.service"]);
+    stop(&systemd, &plan, &context()).await.unwrap();
+    assert_eq!(systemd.snapshot()[&unit("a.service")].active, "inactive");
+    systemd.set_tree(1);
+    start(&systemd, &plan, &context()).await.unwrap();
+    for name in ["a.service", "b.service"] {
+        assert_eq!(systemd.snapshot()[&unit(name)].runs_tree, Some(1), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_start_starts_only_what_is_enabled() {
+    let systemd = host();
+    let disabled = SimUnit { unit_file: "disabled".to_owned(), ..SimUnit::default() };
+    systemd.define(&unit("disabled.service"), disabled);
+    let plan =
+        plan(&[("off.service", UnitAction::Start), ("disabled.service", UnitAction::Start)], &[]);
+    let up = start(&systemd, &plan, &context()).await.unwrap();
+    assert_eq!(up, units(&["off.service"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn independent_units_start_side_by_side() {
+    let systemd = SimSystemd::new();
+    let slow = Behaviour { start_takes: Duration::from_secs(10), ..Behaviour::default() };
+    let names: Vec<String> = (0..6).map(|number| format!("s{number}.service")).collect();
+    for name in &names {
+        systemd.define(&unit(name), behaving(slow.clone()));
+    }
+    let effects: Vec<_> = names.iter().map(|name| (name.as_str(), UnitAction::Start)).collect();
+    let began = tokio::time::Instant::now();
+    start(&systemd, &plan(&effects, &[]), &context()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_restarts_around_its_service() {
+    let systemd = SimSystemd::new();
+    let triggers =
+        UnitDependencies { triggers: units(&["a.service"]), ..UnitDependencies::default() };
+    let triggered =
+        UnitDependencies { triggered_by: units(&["a.socket"]), ..UnitDependencies::default() };
+    for (name, dependencies) in [("a.socket", triggers), ("a.service", triggered)] {
+        systemd.define(&unit(name), SimUnit { dependencies, ..SimUnit::default() });
+        systemd.boot(&unit(name));
+    }
+    let plan = plan(&[("a.service", UnitAction::Restart), ("a.socket", UnitAction::Restart)], &[]);
+    start(&systemd, &plan, &context()).await.unwrap();
+    assert_eq!(calls(&systemd), "stop a.service, restart a.socket, start a.service");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_start_names_the_unit_its_result_and_its_log() {
+    let systemd = SimSystemd::new();
+    let fails = Behaviour { start_fails: Some("exit-code".to_owned()), ..Behaviour::default() };
+    systemd.define(&unit("x.service"), behaving(fails));
+    let plan = plan(&[("x.service", UnitAction::Restart)], &[]);
+    let failure = start(&systemd, &plan, &context()).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::UnitFailed);
+    for part in ["x.service", "exit-code", "simulated log"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_hangs_ends_after_its_time() {
+    let systemd = SimSystemd::new();
+    let hangs = Behaviour { stop_hangs: true, ..Behaviour::default() };
+    systemd.define(&unit("x.service"), behaving(hangs));
+    systemd.boot(&unit("x.service"));
+    let began = tokio::time::Instant::now();
+    let plan = plan(&[("x.service", UnitAction::Stop)], &[]);
+    let failure = stop(&systemd, &plan, &context()).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::UnitFailed);
+    assert_eq!(began.elapsed(), JOB_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_is_heard_while_a_job_runs() {
+    let systemd = SimSystemd::new();
+    systemd.define(
+        &unit("x.service"),
+        behaving(Behaviour { start_hangs: true, ..Behaviour::default() }),
+    );
+    let context = context();
+    let cancel = context.cancel.clone();
+    let trip = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cancel.cancel();
+    };
+    let plan = plan(&[("x.service", UnitAction::Start)], &[]);
+    let (result, ()) = tokio::join!(start(&systemd, &plan, &context), trip);
+    assert_eq!(result.unwrap_err().code, ErrorCode::Cancelled);
+}
+
+/// Whatever call of the whole way goes wrong, and however: once the old tree is back, restoring
+/// brings back the world as it was, and restoring again changes nothing.
+#[tokio::test(start_paused = true)]
+async fn restoring_brings_the_world_back_after_any_fault() {
+    let effects = [
+        ("a.service", UnitAction::Restart),
+        ("b.service", UnitAction::StopStart),
+        ("new.service", UnitAction::Start),
+        ("off.service", UnitAction::Start),
+    ];
+    let mut faults_met = 0;
+    for fault in [SimFault::ErrorBefore, SimFault::ErrorAfter, SimFault::Hang] {
+        for position in 0..200_usize {
+            let systemd = host();
+            let new = SimUnit { unit_file: "enabled".to_owned(), ..SimUnit::default() };
+            systemd.define_in(1, &unit("new.service"), Some(new));
+            let plan = plan(&effects, &[]);
+            let before = systemd.states(&plan.touched()).await.unwrap();
+            let world = systemd.snapshot();
+            let count = std::cell::Cell::new(0);
+            systemd.set_faults(Faults::from_hook(move |_| {
+                count.set(count.get() + 1);
+                (count.get() == position + 1).then_some(fault)
+            }));
+            let way = async {
+                stop(&systemd, &plan, &context()).await?;
+                systemd.set_tree(1);
+                systemd.reload_managers().await?;
+                start(&systemd, &plan, &context()).await
+            };
+            let result = tokio::time::timeout(Duration::from_secs(1000), way).await;
+            let went_wrong = !matches!(result, Ok(Ok(_)));
+            faults_met += usize::from(went_wrong);
+            systemd.set_faults(Faults::default());
+            stop_started(&systemd, &before, &plan.touched(), &context()).await.unwrap();
+            systemd.set_tree(0);
+            systemd.reload_managers().await.unwrap();
+            for round in 0..2 {
+                restore(&systemd, &before, &plan.touched(), &context()).await.unwrap();
+                assert_eq!(systemd.snapshot(), world, "{fault:?} at {position}, round {round}");
+            }
+            if !went_wrong && position > 60 {
+                break;
+            }
+        }
+    }
+    assert!(faults_met > 30, "{faults_met}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restoring_leaves_a_unit_alone_that_nobody_restarted() {
+    let systemd = host();
+    let touched = units(&["a.service", "b.service"]);
+    let before = systemd.states(&touched).await.unwrap();
+    restore(&systemd, &before, &touched, &context()).await.unwrap();
+    assert_eq!(calls(&systemd), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restoring_goes_on_past_a_unit_that_does_not_come_back() {
+    let systemd = host();
+    let touched = units(&["a.service", "off.service", "b.service"]);
+    let before = systemd.states(&touched).await.unwrap();
+    systemd.stop(&unit("b.service"), JOB_TIMEOUT).await.unwrap();
+    let fails = Behaviour { start_fails: Some("exit-code".to_owned()), ..Behaviour::default() };
+    systemd.define(&unit("b.service"), behaving(fails));
+    systemd.define(&unit("a.service"), SimUnit::default());
+    let failure = restore(&systemd, &before, &touched, &context()).await.unwrap_err();
+    assert!(failure.message.contains("b.service"), "{}", failure.message);
+    assert!(systemd.snapshot()[&unit("a.service")].runs_tree.is_some());
+}

@@ -59,9 +59,8 @@ fn wish_of(verb: ScriptVerb) -> Option<Wish> {
 
 fn then(before: Wish, next: Wish) -> Wish {
     match (before, next) {
-        (_, Wish::Stop) => Wish::Stop,
         // A reload of a stopped unit does nothing.
-        (Wish::Stop, Wish::Reload) => Wish::Stop,
+        (_, Wish::Stop) | (Wish::Stop, Wish::Reload) => Wish::Stop,
         (Wish::Stop | Wish::StopStart, _) => Wish::StopStart,
         (before, next) => before.max(next),
     }

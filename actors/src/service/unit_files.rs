@@ -41,10 +41,10 @@ impl Described {
             .find_map(|directory| path.strip_prefix(directory)?.strip_prefix('/'))?;
         let name = match rest.split_once('/') {
             None => rest,
-            Some((directory, file)) if file.ends_with(".conf") && !file.contains('/') => {
+            Some((directory, file)) => {
+                file.strip_suffix(".conf").filter(|file| !file.contains('/'))?;
                 directory.strip_suffix(".d")?
             }
-            Some(_) => return None,
         };
         let (stem, kind) = name.rsplit_once('.')?;
         if stem.is_empty() || !is_unit_kind(kind) {

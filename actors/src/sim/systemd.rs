@@ -143,12 +143,7 @@ impl SimSystemd {
 
     /// Sets a unit to `failed`, as if that had happened earlier.
     pub fn fail(&self, unit: &UnitName) {
-        let runtime = Runtime {
-            active: "failed".to_owned(),
-            result: "exit-code".to_owned(),
-            ..Runtime::default()
-        };
-        self.world.borrow_mut().running.insert(unit.clone(), runtime);
+        self.world.borrow_mut().fail(unit, "exit-code");
     }
 
     /// All units, as two worlds are compared by.
@@ -218,12 +213,7 @@ impl SimSystemd {
         }
         tokio::time::sleep(file.behaviour.start_takes).await;
         if let Some(result) = &file.behaviour.start_fails {
-            let runtime = Runtime {
-                active: "failed".to_owned(),
-                result: result.clone(),
-                ..Runtime::default()
-            };
-            self.world.borrow_mut().running.insert(unit.clone(), runtime);
+            self.world.borrow_mut().fail(unit, result);
             return JobOutcome::Failed("failed".to_owned());
         }
         self.world.borrow_mut().begin(unit, 0);
@@ -297,6 +287,15 @@ impl World {
         self.running.insert(unit.clone(), runtime);
     }
 
+    fn fail(&mut self, unit: &UnitName, result: &str) {
+        let runtime = Runtime {
+            active: "failed".to_owned(),
+            result: result.to_owned(),
+            ..Runtime::default()
+        };
+        self.running.insert(unit.clone(), runtime);
+    }
+
     /// Lets the units die whose time has come.
     fn settle(&mut self) {
         let now = Instant::now();
@@ -309,11 +308,8 @@ impl World {
         for (unit, restarts) in dead {
             if self.loaded.get(&unit).is_some_and(|file| file.behaviour.restarts_itself) {
                 self.begin(&unit, restarts + 1);
-            } else if let Some(runtime) = self.running.get_mut(&unit) {
-                runtime.active = "failed".to_owned();
-                runtime.result = "exit-code".to_owned();
-                runtime.main_pid = 0;
-                runtime.dies_at = None;
+            } else {
+                self.fail(&unit, "exit-code");
             }
         }
     }

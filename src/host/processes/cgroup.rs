@@ -30,16 +30,37 @@ pub(super) enum Owner {
     Container,
 }
 
-/// The control group that the host's tree begins at: PID 1's, without its own `init.scope`. Empty
-/// unless the host itself runs in a container without a control group namespace.
-pub(super) fn root_of(init: &str) -> String {
-    let path = path_of(init).unwrap_or_default();
-    path.strip_suffix("/init.scope").unwrap_or(path).trim_end_matches('/').to_owned()
+/// Where systemd's tree of control groups is, as PID 1's own group tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    /// The hierarchy's name between the colons: empty for the unified one, `name=systemd` for the
+    /// legacy one. Which of them systemd uses shows where its own `init.scope` is.
+    hierarchy: String,
+    /// The path that the tree begins at; empty unless the host itself runs in a container without
+    /// a control group namespace.
+    path: String,
 }
 
-/// Whose the process is that `text` is the file of. `root` comes from [`root_of`].
-pub(super) fn owner(text: &str, root: &str) -> Owner {
-    let Some(path) = path_of(text).and_then(|path| path.strip_prefix(root)) else {
+impl Root {
+    /// Reads PID 1's file.
+    pub(super) fn of(init: &str) -> Self {
+        let find = |hierarchy: &'static str| Some((hierarchy, path_of(init, hierarchy)?));
+        let is_init = |(_, path): &(&str, &str)| path.ends_with("/init.scope");
+        let (hierarchy, path) = find("")
+            .filter(is_init)
+            .or_else(|| find("name=systemd").filter(is_init))
+            .or_else(|| find(""))
+            .or_else(|| find("name=systemd"))
+            .unwrap_or_default();
+        let path = path.strip_suffix("/init.scope").unwrap_or(path).trim_end_matches('/');
+        Self { hierarchy: hierarchy.to_owned(), path: path.to_owned() }
+    }
+}
+
+/// Whose the process is that `text` is the file of.
+pub(super) fn owner(text: &str, root: &Root) -> Owner {
+    let path = path_of(text, &root.hierarchy);
+    let Some(path) = path.and_then(|path| path.strip_prefix(root.path.as_str())) else {
         return Owner::Nobody;
     };
     let parts = || path.split('/').filter(|part| !part.is_empty());
@@ -64,11 +85,12 @@ fn is_of_container(part: &str) -> bool {
             || CONTAINER_PREFIXES.iter().any(|prefix| part.starts_with(prefix)))
 }
 
-/// The path in the hierarchy that systemd manages: the only one, or the one named `systemd`.
-fn path_of(text: &str) -> Option<&str> {
-    let find =
-        |prefix: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
-    find("name=systemd:").or_else(|| find(":"))
+/// The path in one hierarchy: the line `NUMBER:HIERARCHY:PATH`.
+fn path_of<'a>(text: &'a str, hierarchy: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.strip_prefix(hierarchy)?.strip_prefix(':')
+    })
 }
 
 #[cfg(test)]
@@ -93,11 +115,6 @@ mod tests {
             ("0::/system.slice", None),
             ("", None),
             ("0::/../../elsewhere", None),
-            // The hybrid hierarchy: systemd's own line counts.
-            (
-                "12:pids:/other\n1:name=systemd:/system.slice/ssh.service\n0::/system.slice/x.service",
-                Some("ssh.service"),
-            ),
             (&long, Some("container")),
             ("0::/machine.slice/machine-a.scope", Some("container")),
             ("0::/docker/0123abcd", Some("container")),
@@ -105,7 +122,7 @@ mod tests {
             ("0::/machine.slice/libpod-aa.scope/container", Some("container")),
             ("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope", Some("container")),
         ] {
-            let found = match owner(text, "") {
+            let found = match owner(text, &Root::of("0::/init.scope\n")) {
                 Owner::Unit(unit) => Some(unit.to_string()),
                 Owner::Nobody => None,
                 Owner::Container => Some("container".to_owned()),
@@ -115,13 +132,33 @@ mod tests {
     }
 
     #[test]
-    fn a_host_in_a_container_has_its_tree_below_its_init() {
-        let root = root_of("0::/docker/abc/init.scope\n");
-        assert_eq!(root, "/docker/abc");
-        let unit = UnitName::parse("nginx.service").unwrap();
-        assert_eq!(owner("0::/docker/abc/system.slice/nginx.service", &root), Owner::Unit(unit));
-        assert_eq!(owner("0::/elsewhere/nginx.service", &root), Owner::Nobody);
-        assert_eq!(root_of("0::/init.scope\n"), "");
-        assert_eq!(root_of("0::/\n"), "");
+    fn the_tree_begins_where_the_manager_is() {
+        let unit = Owner::Unit(UnitName::parse("nginx.service").unwrap());
+        for (init, process, expected) in [
+            ("0::/init.scope\n", "0::/system.slice/nginx.service", &unit),
+            // A legacy hierarchy beside it that nobody manages.
+            (
+                "1:name=systemd:/\n0::/init.scope\n",
+                "1:name=systemd:/\n0::/system.slice/nginx.service\n",
+                &unit,
+            ),
+            // The hybrid and the legacy layout.
+            (
+                "1:name=systemd:/init.scope\n0::/init.scope\n",
+                "1:name=systemd:/system.slice/nginx.service\n0::/system.slice/nginx.service\n",
+                &unit,
+            ),
+            (
+                "4:pids:/\n1:name=systemd:/init.scope\n0::/\n",
+                "4:pids:/x\n1:name=systemd:/system.slice/nginx.service\n0::/\n",
+                &unit,
+            ),
+            // The host itself in a container.
+            ("0::/docker/abc/init.scope\n", "0::/docker/abc/system.slice/nginx.service\n", &unit),
+            ("0::/docker/abc/init.scope\n", "0::/elsewhere/nginx.service\n", &Owner::Nobody),
+            ("0::/\n", "0::/system.slice/nginx.service", &unit),
+        ] {
+            assert_eq!(&owner(process, &Root::of(init)), expected, "{init}");
+        }
     }
 }
