@@ -5,6 +5,7 @@ pub mod files;
 pub mod http;
 pub mod lock;
 pub mod mounts;
+pub mod namespace;
 pub mod packages;
 pub mod paths;
 pub mod processes;

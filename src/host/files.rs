@@ -1,1 +1,212 @@
-//! The real files port.
+//! `/etc` and `/var`: a delta is worked out, staged on the same file systems, exchanged file by file,
+//! and exchanged back.
+//!
+//! Architecture invariant: what an undo needs is on the disk before anything changes, and how far an
+//! exchange went is told from the disk alone. So after a crash at any point both the way forward and
+//! the way back lead to the right end.
+
+mod attributes;
+mod changes;
+mod disk;
+mod exchange;
+mod lock;
+mod logs;
+mod order;
+mod owned;
+mod policy;
+mod prepare;
+mod reverse;
+mod root;
+mod roots;
+mod slots;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+
+use apt_ostree_actors::context::StepContext;
+use apt_ostree_actors::port::{Delta, DeltaSource, Files, Placement, PortResult};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::namespace;
+use exchange::Direction;
+use prepare::Planner;
+pub use roots::Roots;
+
+/// The host's `/etc` and `/var`.
+#[derive(Debug, Default)]
+pub struct HostFiles;
+
+impl HostFiles {
+    /// For the host that this process runs on.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+#[async_trait(?Send)]
+impl Files for HostFiles {
+    async fn prepare(&self, source: &DeltaSource, context: &StepContext) -> PortResult<Delta> {
+        let (source, transaction) = (source.clone(), context.transaction);
+        let cancel = context.cancel.clone();
+        namespace::in_host(move || {
+            FileTrees::new(Roots::of_host()?).prepare(&source, transaction, &cancel)
+        })
+        .await
+    }
+
+    async fn apply(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        let delta = delta.clone();
+        namespace::in_host(move || FileTrees::new(Roots::of_host()?).apply(&delta)).await
+    }
+
+    async fn revert(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        let delta = delta.clone();
+        namespace::in_host(move || FileTrees::new(Roots::of_host()?).revert(&delta)).await
+    }
+
+    async fn append_logs(&self, transaction: TransactionId) -> PortResult<()> {
+        namespace::in_host(move || FileTrees::new(Roots::of_host()?).append_logs(transaction)).await
+    }
+
+    async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
+        namespace::in_host(move || FileTrees::new(Roots::of_host()?).discard(transaction)).await
+    }
+}
+
+/// The same on any directories, without entering a namespace.
+#[derive(Clone, Debug)]
+pub struct FileTrees {
+    roots: Roots,
+}
+
+impl FileTrees {
+    /// For these directories.
+    pub fn new(roots: Roots) -> Self {
+        Self { roots }
+    }
+
+    /// See [`Files::prepare`].
+    pub fn prepare(
+        &self,
+        source: &DeltaSource,
+        transaction: TransactionId,
+        cancel: &CancellationToken,
+    ) -> PortResult<Delta> {
+        match source {
+            DeltaSource::Stage => self.prepare_stage(transaction, cancel),
+            DeltaSource::Trees { .. } => self.prepare_trees(transaction, cancel),
+            DeltaSource::Reverse { deltas } => {
+                reverse::prepare(&self.roots, transaction, deltas, cancel)
+            }
+        }
+    }
+
+    fn prepare_stage(
+        &self,
+        transaction: TransactionId,
+        cancel: &CancellationToken,
+    ) -> PortResult<Delta> {
+        let roots = &self.roots;
+        let snapshot = prepare::open(&roots.snapshot(transaction))?;
+        let etc_upper = prepare::open(&roots.etc_upper(transaction))?;
+        let var_upper = prepare::open(&roots.var_upper(transaction))?;
+        let mut planner = Planner::new(roots, transaction, cancel)?;
+        let etc = changes::of_overlay(&etc_upper, &snapshot).map_err(failed(
+            "read what was staged for",
+            Placement::Etc,
+            Path::new(""),
+        ))?;
+        let var = changes::of_overlay(&var_upper, planner.live(Placement::Var)).map_err(failed(
+            "read what was staged for",
+            Placement::Var,
+            Path::new(""),
+        ))?;
+        planner.etc(etc, &snapshot, &etc_upper)?;
+        planner.var(var, &var_upper)?;
+        planner.finish()
+    }
+
+    fn prepare_trees(
+        &self,
+        transaction: TransactionId,
+        cancel: &CancellationToken,
+    ) -> PortResult<Delta> {
+        let old = prepare::open(&self.roots.default_etc)?;
+        let new = prepare::open(&self.roots.new_etc(transaction))?;
+        let mut planner = Planner::new(&self.roots, transaction, cancel)?;
+        let etc = changes::of_trees(&new, &old).map_err(failed(
+            "compare the trees of",
+            Placement::Etc,
+            Path::new(""),
+        ))?;
+        planner.etc(etc, &old, &new)?;
+        planner.finish()
+    }
+
+    /// See [`Files::apply`].
+    pub fn apply(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        exchange::run(&self.roots, delta, Direction::Apply)
+    }
+
+    /// See [`Files::revert`].
+    pub fn revert(&self, delta: &Delta) -> PortResult<Vec<String>> {
+        exchange::run(&self.roots, delta, Direction::Revert)
+    }
+
+    /// See [`Files::append_logs`].
+    pub fn append_logs(&self, transaction: TransactionId) -> PortResult<()> {
+        // A ready tree comes without a stage: nothing was logged.
+        let upper = self.roots.var_upper(transaction);
+        if !upper.is_dir() {
+            return Ok(());
+        }
+        let (upper, live) = (prepare::open(&upper)?, prepare::open(&self.roots.var)?);
+        logs::append(&upper, &live)
+            .map_err(|(path, error)| failed("append to", Placement::Var, path)(error))
+    }
+
+    /// See [`Files::discard`].
+    pub fn discard(&self, transaction: TransactionId) -> PortResult<()> {
+        for place in [Placement::Etc, Placement::Var] {
+            slots::remove(&self.roots.slots(place, transaction)).map_err(failed(
+                "remove the staged files of",
+                place,
+                Path::new(""),
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// The longest path that a message quotes.
+const LONGEST_QUOTE: usize = 200;
+
+/// A path as people know it, cut and with control characters escaped.
+fn show(place: Placement, path: &Path) -> String {
+    let root = match place {
+        Placement::Etc => "/etc",
+        Placement::Var => "/var",
+    };
+    let whole = Path::new(root).join(path);
+    let text = whole.to_string_lossy();
+    let shown: String = text.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug).collect();
+    shown.trim_end_matches('/').to_owned()
+}
+
+/// Turns an error of a call into a failure that says what was tried on which path.
+fn failed(what: &str, place: Placement, path: &Path) -> impl Fn(io::Error) -> Failure {
+    let what = format!("cannot {what} {}", show(place, path));
+    move |error| {
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+            _ => ErrorCode::SwitchFailed,
+        };
+        Failure::caused(code, &what, &error)
+    }
+}
