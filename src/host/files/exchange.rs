@@ -322,10 +322,10 @@ fn merge_users(
     let merged = users::merge(database, &from_text, &to_text, &ours);
     if merged.text != ours {
         let new = slots::write(slots, &slots::copy(index, slots::MERGED), &merged.text, &file)?;
-        slots::sync_directory(slots, Path::new(""))?;
         if merged.text == to_text {
             slots::take_times(&new, &slots::entry(slots, &to)?)?;
         }
+        disk::sync(new.open(OFlags::RDONLY)?)?;
         disk::exchange(&new, &place)?;
     }
     let clean = merged.kept.is_empty();

@@ -319,11 +319,7 @@ impl<'a> Planner<'a> {
                 &planned.entry.path,
             ))?;
         }
-        slots::sync_directory(&area, Path::new("")).map_err(failed(
-            "stage the files of",
-            place,
-            Path::new(""),
-        ))
+        slots::sync_all(&area).map_err(failed("stage the files of", place, Path::new("")))
     }
 
     fn fill_slot(&self, area: &Root, index: usize, planned: &Planned<'_>) -> io::Result<()> {

@@ -69,8 +69,8 @@ pub(super) fn mark_begun(slots: &Root) -> io::Result<()> {
     sync_directory(slots, Path::new(""))
 }
 
-/// Copies `path` of `source` into a slot, with owner, mode, attributes and times, durably but for
-/// the area's own directory.
+/// Copies `path` of `source` into a slot, with owner, mode, attributes and times. Durable only after
+/// [`sync_all`].
 pub(super) fn fill(
     slots: &Root,
     name: &Path,
@@ -111,8 +111,8 @@ pub(super) fn fill(
     }
 }
 
-/// Writes a file with these bytes, dressed like `like`, durably but for its directory. What is
-/// there under that name is replaced.
+/// Writes a file with these bytes, dressed like `like`; durable only after a sync. What is there
+/// under that name is replaced.
 pub(super) fn write(slots: &Root, name: &Path, bytes: &[u8], like: &File) -> io::Result<Entry> {
     let to = entry(slots, name)?;
     disk::crash_point()?;
@@ -131,8 +131,15 @@ pub(super) fn write(slots: &Root, name: &Path, bytes: &[u8], like: &File) -> io:
     )?;
     rustix::fs::fchmod(&target, Mode::from_raw_mode(status.st_mode & 0o7777))?;
     attributes::copy(like.as_fd(), target.as_fd())?;
-    disk::sync(&target)?;
     Ok(to)
+}
+
+/// Makes everything in a staging area durable: in one call, for syncing fifty files one by one takes
+/// fifty flushes of the disk. Little else is dirty: the commit has synced the same file system.
+pub(super) fn sync_all(slots: &Root) -> io::Result<()> {
+    let directory = slots.directory(Path::new(""))?.ok_or(io::ErrorKind::NotFound)?;
+    rustix::fs::syncfs(&directory)?;
+    Ok(())
 }
 
 /// Gives a file the times of another.
@@ -162,13 +169,12 @@ fn create(entry: &Entry, mode: u32) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-/// Owner first, then mode: a change of owner takes set-id bits away. Attributes (an ACL shows in the
-/// mode) last but for the sync.
+/// Owner first, then mode: a change of owner takes set-id bits away. Attributes last: an ACL shows in
+/// the mode.
 fn dress(source: &File, target: &File, wanted: &FileIdentity) -> io::Result<()> {
     rustix::fs::fchown(target, Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)))?;
     rustix::fs::fchmod(target, Mode::from_raw_mode(wanted.mode & 0o7777))?;
-    attributes::copy(source.as_fd(), target.as_fd())?;
-    disk::sync(target)
+    attributes::copy(source.as_fd(), target.as_fd())
 }
 
 fn times(status: &rustix::fs::Stat) -> Timestamps {
