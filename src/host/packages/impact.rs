@@ -24,7 +24,7 @@ const MOST_FILES: usize = 3;
 /// What the files of the changed packages tell.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// The services that the packages own, with the package's name and whether it goes.
+    /// The running services that the packages own, with the package's name and whether it goes.
     pub(super) services: BTreeMap<UnitName, (apt_ostree_proto::PackageName, bool)>,
     /// Their files in `/usr`, as running processes would have them mapped.
     pub(super) files: Vec<ReplacedFile>,
@@ -47,7 +47,7 @@ pub(super) fn touched(
         };
         let is_removal = change.action == Action::Remove;
         for path in file_list(database, installed)? {
-            if let Some(unit) = service_of(&path) {
+            if let Some(unit) = service_of(&path).filter(|unit| is_active(unit, root)) {
                 touched.services.insert(unit, (change.name.clone(), is_removal));
             }
             touched.files.extend(in_usr(&path, root));
@@ -117,6 +117,13 @@ fn service_of(path: &str) -> Option<UnitName> {
         return None;
     }
     UnitName::parse(name).ok().filter(|unit| unit.kind() == "service")
+}
+
+/// Whether the service manager has the unit running: it leaves a link with the id of each unit's
+/// present run, for the journal.
+fn is_active(unit: &UnitName, root: &Path) -> bool {
+    let link = root.join(format!("run/systemd/units/invocation:{unit}"));
+    fs::symlink_metadata(link).is_ok()
 }
 
 /// The file as processes would have it mapped; none for directories, links and what is not there.

@@ -137,12 +137,17 @@ impl Lines<'_> {
 }
 
 fn read_status(status: PipeReader, output: &Output) {
+    let mut last = None;
     for line in BufReader::new(status).split(b'\n') {
         // A broken pipe ends the progress, not the installation.
         let Ok(line) = line else { return };
         let Some(step) = parse_status(&String::from_utf8_lossy(&line)) else { continue };
         output.fraction(step.fraction);
-        output.item(&step.package, step.state, step.percentage);
+        let item = (step.package, step.state);
+        if last.as_ref() != Some(&item) {
+            output.item(&item.0, item.1, step.percentage);
+            last = Some(item);
+        }
     }
 }
 
@@ -168,14 +173,19 @@ fn parse_status(line: &str) -> Option<StatusStep> {
     };
     let (package, percent) = head.rsplit_once(':')?;
     let percent: f64 = percent.parse().ok()?;
-    let (state, percentage) = match text.trim().split(' ').next()? {
-        "Preparing" | "Unpacking" => ("unpacking", 101),
-        "Unpacked" => ("unpacked", 101),
-        "Configuring" => ("configuring", 101),
-        "Installed" => ("installed", 100),
-        "Removing" => ("removing", 101),
-        "Removed" | "Completely" => ("removed", 100),
-        "Running" => ("running triggers", 101),
+    // libapt's own name for a run of dpkg.
+    if package == "dpkg-exec" {
+        return None;
+    }
+    let mut words = text.trim().split(' ');
+    let (state, percentage) = match (words.next()?, words.nth(1)) {
+        ("Preparing", Some("configure")) | ("Configuring", _) => ("configuring", 101),
+        ("Preparing", Some("removal")) | ("Removing", _) => ("removing", 101),
+        ("Preparing" | "Unpacking", _) => ("unpacking", 101),
+        ("Installing" | "Unpacked", _) => ("unpacked", 101),
+        ("Installed", _) => ("installed", 100),
+        ("Removed" | "Completely", _) => ("removed", 100),
+        ("Running", _) => ("running triggers", 101),
         _ => ("working", 101),
     };
     let package = shown(package);
@@ -206,14 +216,22 @@ mod tests {
         for (line, package, state, fraction) in [
             ("pmstatus:nginx:28.5:Unpacking nginx (amd64)", "nginx", "unpacking", 0.285),
             ("pmstatus:libc6:100:Installed libc6 (amd64)", "libc6", "installed", 1.0),
-            ("pmstatus:dpkg-exec:0.0000:Running dpkg", "dpkg-exec", "running triggers", 0.0),
+            ("pmstatus:nginx:30:Preparing to configure nginx (amd64)", "nginx", "configuring", 0.3),
+            ("pmstatus:nginx:10:Preparing nginx (amd64)", "nginx", "unpacking", 0.1),
             ("pmstatus:x:7:Frobnicating", "x", "working", 0.07),
         ] {
             let step = parse_status(line).expect(line);
             assert_eq!((step.package.as_str(), step.state), (package, state), "{line}");
             assert!((step.fraction - fraction).abs() < 1e-9, "{line}");
         }
-        for line in ["", "pmstatus:", "pmstatus:a", "pmstatus:a:x:y", "media-change: x"] {
+        for line in [
+            "",
+            "pmstatus:dpkg-exec:0.0000:Running dpkg",
+            "pmstatus:",
+            "pmstatus:a",
+            "pmstatus:a:x:y",
+            "media-change: x",
+        ] {
             assert_eq!(parse_status(line), None, "{line}");
         }
     }
