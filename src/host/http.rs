@@ -132,14 +132,21 @@ impl HttpClient {
             return refuse("a redirect, which apt is configured not to follow");
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let Some(next) = location.and_then(|location| url.join(location).ok()) else {
-            return refuse("a redirect without a place");
-        };
-        match (url.scheme(), next.scheme()) {
-            ("https", "http") => refuse("a redirect from https to http"),
-            (_, "http" | "https") => Ok(next),
-            _ => refuse("a redirect to another scheme"),
+        match location.map(|location| target(url, location)) {
+            Some(Ok(next)) => Ok(next),
+            Some(Err(reason)) => refuse(reason),
+            None => refuse("a redirect without a place"),
         }
+    }
+}
+
+/// Where a redirect from `url` leads; the reason where apt would not go there either.
+fn target(url: &Url, location: &str) -> Result<Url, &'static str> {
+    let next = url.join(location).map_err(|_| "a redirect without a place")?;
+    match (url.scheme(), next.scheme()) {
+        ("https", "http") => Err("a redirect from https to http"),
+        (_, "http" | "https") => Ok(next),
+        _ => Err("a redirect to another scheme"),
     }
 }
 
