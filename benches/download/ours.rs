@@ -85,6 +85,14 @@ impl Packages for NoApt {
     async fn resolve(&self, _: &Selection, _: &StepContext) -> PortResult<Resolution> {
         no_apt()
     }
+    async fn resolve_keeping(
+        &self,
+        _: &Selection,
+        _: &[PackageChange],
+        _: &StepContext,
+    ) -> PortResult<Resolution> {
+        no_apt()
+    }
     async fn difference(
         &self,
         _: &CommitId,

@@ -153,6 +153,14 @@ impl Packages for Apt {
     ) -> PortResult<Resolution> {
         unreachable!("downloads do not resolve")
     }
+    async fn resolve_keeping(
+        &self,
+        _: &Selection,
+        _: &[PackageChange],
+        _: &StepContext,
+    ) -> PortResult<Resolution> {
+        unreachable!("downloads do not resolve")
+    }
     async fn difference(
         &self,
         _: &CommitId,
@@ -292,7 +300,7 @@ async fn files_arrive_whole_readable_and_in_apts_place() {
     let (bench, outcome) = fetch_hello(&[(A, vec![Act::Send(bytes.clone())])], &bytes).await;
     let expected = DownloadSummary { files: 1, total_bytes: 1_000_000, cached_bytes: 0 };
     assert_eq!(outcome, Ok(expected));
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
+    assert!(read(&bench.path("hello.deb")) == bytes);
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&bench.path("hello.deb")), 0o644);
     assert_eq!(mode(&bench.path("partial")), 0o700);
@@ -333,7 +341,7 @@ async fn a_broken_transfer_goes_on_where_it_ended() {
     ];
     let (bench, outcome) = fetch_hello(&[(A, acts)], &bytes).await;
     assert_eq!(outcome.unwrap().files, 1);
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
+    assert!(read(&bench.path("hello.deb")) == bytes);
     let offsets: Vec<_> = bench.asked().into_iter().map(|(_, offset)| offset).collect();
     assert_eq!(offsets, [0, 400_000, 700_000]);
     let asked = bench.http.asked.borrow();
@@ -357,7 +365,7 @@ async fn a_partial_file_of_apt_is_resumed_by_its_time() {
     assert_eq!(outcome.unwrap().cached_bytes, 60_000);
     assert_eq!(files[0].cached_bytes, 60_000);
     assert_eq!(bench.asked(), [(A.to_owned(), 60_000)]);
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
+    assert!(read(&bench.path("hello.deb")) == bytes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +378,7 @@ async fn a_file_that_changed_on_the_server_is_fetched_from_its_beginning() {
     let (outcome, _) = bench.fetch(vec![change("hello", &[A], &bytes)]).await;
     assert_eq!(outcome.unwrap().cached_bytes, 0);
     assert_eq!(bench.asked().len(), 1);
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
+    assert!(read(&bench.path("hello.deb")) == bytes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +398,7 @@ async fn a_corrupt_prefix_is_dropped_and_the_file_fetched_anew() {
         let (outcome, _) = bench.fetch(vec![change("hello", &[A], &bytes)]).await;
         assert_eq!(outcome.unwrap().cached_bytes, 0, "{length}");
         assert_eq!(bench.asked().last(), Some(&(A.to_owned(), 0)));
-        assert_eq!(read(&bench.path("hello.deb")), bytes);
+        assert!(read(&bench.path("hello.deb")) == bytes);
     }
 }
 
@@ -402,7 +410,7 @@ async fn a_corrupt_cached_file_is_replaced() {
         std::fs::write(bench.path("hello.deb"), wrong).unwrap();
         let (outcome, _) = bench.fetch(vec![change("hello", &[A], &bytes)]).await;
         assert_eq!(outcome.unwrap().cached_bytes, 0);
-        assert_eq!(read(&bench.path("hello.deb")), bytes);
+        assert!(read(&bench.path("hello.deb")) == bytes);
     }
 }
 
@@ -500,11 +508,11 @@ async fn a_cancel_in_the_middle_leaves_a_partial_file_that_is_resumed() {
     let changes = vec![change("hello", &[A], &bytes)];
     let failure = bench.fetch(changes.clone()).await.0.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Cancelled);
-    assert_eq!(read(&bench.partial("hello.deb")), bytes[..300_000]);
+    assert!(read(&bench.partial("hello.deb")) == bytes[..300_000]);
     bench.cancel = CancellationToken::new();
     let (outcome, _) = bench.fetch(changes).await;
     assert_eq!(outcome.unwrap().cached_bytes, 300_000);
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
+    assert!(read(&bench.path("hello.deb")) == bytes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -513,13 +521,13 @@ async fn one_failure_ends_the_other_transfers_and_keeps_what_they_have() {
     let lost = contents(18, 1000);
     let slow = "http://a/slow.deb";
     let mut bench = Bench::new(&[
-        (slow, vec![Act::Stall(bytes.clone(), 300_000)]),
+        (slow, vec![Act::Stall(bytes.clone(), 100_000)]),
         (A, vec![Act::Status(503, None), Act::Status(404, None)]),
     ]);
     let changes = vec![change("slow", &[slow], &bytes), change("hello", &[A], &lost)];
     let failure = bench.fetch(changes).await.0.unwrap_err();
     assert!(failure.message.contains("hello"), "{failure}");
-    assert_eq!(read(&bench.partial("slow.deb")), bytes[..300_000]);
+    assert!(read(&bench.partial("slow.deb")) == bytes[..100_000]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -556,8 +564,8 @@ async fn links_and_pipes_in_the_partial_directory_are_replaced_not_followed() {
     std::fs::remove_file(bench.path("hello.deb")).unwrap();
     std::fs::hard_link(bench.path("victim"), bench.partial("hello.deb")).unwrap();
     bench.fetch(changes).await.0.unwrap();
-    assert_eq!(read(&bench.path("hello.deb")), bytes);
-    assert_eq!(read(&bench.path("victim")), b"untouched");
+    assert!(read(&bench.path("hello.deb")) == bytes);
+    assert!(read(&bench.path("victim")) == b"untouched");
 }
 
 #[test]

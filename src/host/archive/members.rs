@@ -51,6 +51,11 @@ impl Judge {
         if name.is_empty() || name.contains(&0) {
             return Err(DebError::malformed("a member has no usable name"));
         }
+        if name.starts_with(b"/") {
+            // dpkg would take the slash off; dpkg-deb never writes one.
+            self.object(name, "its path is absolute");
+            return Ok(());
+        }
         let Some(path) = normalize(name) else {
             self.object(name, "its path leaves the root");
             return Ok(());
@@ -155,7 +160,7 @@ impl Judge {
     }
 }
 
-/// A member's path as dpkg takes it: without leading `/` and `./`, and with `/lib` as `/usr/lib`; none
+/// A member's path as dpkg takes it: without leading `./`, and with `/lib` as `/usr/lib`; none
 /// if it has `..` in it. The root itself is empty.
 fn normalize(name: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
@@ -254,7 +259,7 @@ mod tests {
             ("./usr/share/doc/b/in-own-directory", File),
             ("./usr/bin/a", File),
             ("./usr/bin/b", hard("./usr/bin/a")),
-            ("/etc/absolute", File),
+            ("etc/plain", File),
             ("./etc/mtab", link("../proc/self/mounts")),
             ("./var/lib/a/", Directory),
         ];
@@ -267,6 +272,7 @@ mod tests {
         for (members, part) in [
             (vec![("./usr/../../x", File)], "leaves the root"),
             (vec![("../x", File)], "leaves the root"),
+            (vec![("/etc/x", File)], "absolute"),
             (vec![("./opt/x", File)], "outside of /usr"),
             (vec![("./boot/vmlinuz", File)], "outside of /usr"),
             (vec![("./home/me/", Directory)], "outside of /usr"),
@@ -281,7 +287,7 @@ mod tests {
             (vec![("./usr/a", hard("/etc/shadow"))], "hard link"),
             (vec![("./usr/a", hard("../etc/shadow"))], "hard link"),
             (vec![("./usr/b", link("/etc/shadow")), ("./usr/a", hard("usr/b"))], "hard link"),
-            (vec![("./usr/a", File), ("/usr/a", File)], "twice"),
+            (vec![("./usr/a", File), ("usr//./a", File)], "twice"),
             (vec![("./lib/a", File), ("./usr/lib/a", link("x"))], "twice"),
         ] {
             let objections = judge(&members);
