@@ -222,8 +222,7 @@ fn reason(reason: &Reason) -> String {
         Reason::OldCode { pid, path } => format!("process {pid} uses {}", path.display()),
         Reason::OwnMount { path } => format!("has a mount of its own on {}", path.display()),
         Reason::Package { package } => format!("belongs to {package}"),
-        #[expect(unreachable_patterns, reason = "clients may be older than the daemon")]
-        _ => "see --json".to_owned(),
+        Reason::Configuration { path } => format!("{} changes", path.display()),
     }
 }
 

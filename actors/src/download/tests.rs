@@ -153,14 +153,6 @@ impl Packages for Apt {
     ) -> PortResult<Resolution> {
         unreachable!("downloads do not resolve")
     }
-    async fn resolve_keeping(
-        &self,
-        _: &Selection,
-        _: &[PackageChange],
-        _: &StepContext,
-    ) -> PortResult<Resolution> {
-        unreachable!("downloads do not resolve")
-    }
     async fn difference(
         &self,
         _: &CommitId,
