@@ -82,13 +82,10 @@ impl Packages for NoApt {
     async fn refresh(&self, _: &StepContext) -> PortResult<()> {
         no_apt()
     }
-    async fn resolve(&self, _: &Selection, _: &StepContext) -> PortResult<Resolution> {
-        no_apt()
-    }
-    async fn resolve_keeping(
+    async fn resolve(
         &self,
         _: &Selection,
-        _: &[PackageChange],
+        _: &[PackageName],
         _: &StepContext,
     ) -> PortResult<Resolution> {
         no_apt()

@@ -1,2 +1,93 @@
-//! The daemon.
-fn main() {}
+//! The daemon: one bus name, one coordinator, gone when it is not of use.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use apt_ostree::config::Config;
+use apt_ostree::dbus::{self, Activity};
+use apt_ostree::host::{self, paths};
+use apt_ostree::telemetry;
+use apt_ostree_actors::coordinator::{Coordinator, Publisher, Quiesce, Recover, Settings};
+use apt_ostree_actors::download::Limits;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    telemetry::begin("info");
+    // One thread runs the actors; what blocks has threads or processes of its own.
+    let system = actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the kernel gives a process its epoll instance")
+    });
+    match system.block_on(run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config = Config::load(Path::new("/")).context("the configuration is not usable")?;
+    let bus = zbus::Connection::system().await.context("cannot reach the system bus")?;
+    let host = host::open(&bus).await.context("cannot open the host")?;
+    let (publish, events) = Publisher::channel();
+    let coordinator = Coordinator::start_on(host, settings(&config), host::boot_id(), publish)?;
+    let activity = Activity::default();
+    coordinator.send(Recover).await??;
+    dbus::serve(&bus, coordinator.clone(), events, activity.clone()).await?;
+    notify(NotifyState::Ready);
+
+    let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    tokio::select! {
+        () = wait_until_idle(&coordinator, &activity, idle) => tracing::debug!("idle: exiting"),
+        _ = terminate.recv() => tracing::info!("asked to stop"),
+        _ = interrupt.recv() => tracing::info!("asked to stop"),
+    }
+    notify(NotifyState::Stopping);
+    // Calls that come from here on start another daemon.
+    bus.release_name(apt_ostree_proto::dbus::BUS_NAME).await.context("cannot leave the bus")?;
+    coordinator.send(Quiesce).await?;
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        state_directory: paths::STATE_DIRECTORY.into(),
+        archives: paths::ARCHIVES.into(),
+        download: Limits {
+            connections: config.download.connections.into(),
+            connections_per_host: config.download.connections_per_host.into(),
+            ..Limits::default()
+        },
+        dwell: config.dwell(),
+    }
+}
+
+/// Returns once nobody has called for `quiet` and no transaction runs.
+async fn wait_until_idle(
+    coordinator: &actix::Addr<Coordinator>,
+    activity: &Activity,
+    quiet: Duration,
+) {
+    loop {
+        activity.idle_for(quiet).await;
+        let running = coordinator.send(apt_ostree_actors::coordinator::WatchTransaction).await;
+        if matches!(running, Ok(None)) {
+            return;
+        }
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
