@@ -1,1 +1,180 @@
-//! The real tree port.
+//! [`Tree`] on `OSTree`: what only reads is read here, what writes or needs libostree is a worker's
+//! task.
+
+pub mod layout;
+pub mod metadata_key;
+pub mod mountinfo;
+pub mod state;
+pub mod task;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use apt_ostree_actors::context::{Reporter, StepContext};
+use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Tree, TreeMetadata};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::state::StateReader;
+use self::task::{
+    CheckOutRequest, CleanUpRequest, CommitRequest, DeploymentRequest, PrepareRequest,
+    TargetRequest, TransactionRequest,
+};
+use super::worker;
+
+/// The trees of the host.
+#[derive(Clone, Debug, Default)]
+pub struct OstreeTree {
+    state: StateReader,
+    preparations: Arc<Mutex<BTreeMap<TransactionId, Preparation>>>,
+}
+
+/// A checkout of the running commit that is made while packages are installed, so that after the
+/// commit only the difference is left to check out.
+#[derive(Debug)]
+struct Preparation {
+    cancel: CancellationToken,
+    task: JoinHandle<PortResult<()>>,
+}
+
+impl OstreeTree {
+    /// The host's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn begin_preparation(&self, base: &CommitId, context: &StepContext) {
+        let request = PrepareRequest { transaction: context.transaction, base: base.clone() };
+        let cancel = context.cancel.child_token();
+        let context = StepContext {
+            cancel: cancel.clone(),
+            report: Reporter::silent(),
+            transaction: context.transaction,
+        };
+        let transaction = context.transaction;
+        let task =
+            tokio::spawn(async move { worker::run(task::PREPARE, &request, &context).await });
+        self.preparations().insert(transaction, Preparation { cancel, task });
+    }
+
+    /// Waits until nobody prepares the transaction's checkout any more.
+    async fn end_preparation(&self, transaction: TransactionId, cancel: bool) {
+        let Some(preparation) = self.preparations().remove(&transaction) else { return };
+        if cancel {
+            preparation.cancel.cancel();
+        }
+        match preparation.task.await {
+            Ok(Ok(())) => {}
+            // Without it the whole tree is checked out after the commit.
+            Ok(Err(failure)) => tracing::info!(%failure, "the checkout was not prepared"),
+            Err(error) => tracing::warn!(%error, "the checkout was not prepared"),
+        }
+    }
+
+    fn preparations(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Preparation>> {
+        self.preparations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait(?Send)]
+impl Tree for OstreeTree {
+    async fn state(&self) -> PortResult<HostTree> {
+        let state = self.state.clone();
+        tokio::task::spawn_blocking(move || state.read()).await.map_err(|error| {
+            Failure::caused(ErrorCode::Internal, "the host's trees could not be read", &error)
+        })?
+    }
+
+    async fn find_target(&self, target: Option<&CommitId>) -> PortResult<CommitId> {
+        let request = TargetRequest { target: target.cloned() };
+        worker::run(task::FIND_TARGET, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn stage(&self, base: &CommitId, context: &StepContext) -> PortResult<()> {
+        let running = self.state().await?.running;
+        if running != *base {
+            let message = format!(
+                "the host runs commit {} by now, and no longer {}",
+                running.short(),
+                base.short()
+            );
+            return Err(Failure::new(ErrorCode::StalePlan, message));
+        }
+        let request = TransactionRequest { transaction: context.transaction };
+        let () = worker::run(task::STAGE, &request, context).await?;
+        self.begin_preparation(base, context);
+        Ok(())
+    }
+
+    async fn drop_stage(&self, transaction: TransactionId) -> PortResult<()> {
+        self.end_preparation(transaction, true).await;
+        let request = TransactionRequest { transaction };
+        worker::run(task::DROP_STAGE, &request, &unattended(transaction)).await
+    }
+
+    async fn commit(
+        &self,
+        base: &CommitId,
+        metadata: &TreeMetadata,
+        context: &StepContext,
+    ) -> PortResult<CommittedTree> {
+        self.end_preparation(context.transaction, false).await;
+        let request = CommitRequest {
+            transaction: context.transaction,
+            base: base.clone(),
+            metadata: metadata.clone(),
+        };
+        worker::run(task::COMMIT, &request, context).await
+    }
+
+    async fn check_out(
+        &self,
+        base: &CommitId,
+        commit: &CommitId,
+        context: &StepContext,
+    ) -> PortResult<CommittedTree> {
+        let request = CheckOutRequest {
+            transaction: context.transaction,
+            base: base.clone(),
+            commit: commit.clone(),
+        };
+        worker::run(task::CHECK_OUT, &request, context).await
+    }
+
+    async fn drop_commit(&self, transaction: TransactionId) -> PortResult<()> {
+        self.end_preparation(transaction, true).await;
+        let request = TransactionRequest { transaction };
+        worker::run(task::DROP_COMMIT, &request, &unattended(transaction)).await
+    }
+
+    async fn deploy(&self, commit: &CommitId, context: &StepContext) -> PortResult<()> {
+        let request = DeploymentRequest { commit: commit.clone() };
+        worker::run(task::DEPLOY, &request, context).await
+    }
+
+    async fn is_deployed(&self, commit: &CommitId) -> PortResult<bool> {
+        Ok(self.state().await?.next == *commit)
+    }
+
+    async fn undeploy(&self, commit: &CommitId) -> PortResult<()> {
+        let request = DeploymentRequest { commit: commit.clone() };
+        worker::run(task::UNDEPLOY, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn stage_deployment(&self, commit: &CommitId, context: &StepContext) -> PortResult<()> {
+        let request = DeploymentRequest { commit: commit.clone() };
+        worker::run(task::STAGE_DEPLOYMENT, &request, context).await
+    }
+
+    async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
+        let request = CleanUpRequest { keep: keep.to_vec() };
+        worker::run(task::CLEAN_UP, &request, &unattended(TransactionId(0))).await
+    }
+}
+
+/// The context of what cannot be cancelled: undos, and questions.
+fn unattended(transaction: TransactionId) -> StepContext {
+    StepContext { transaction, cancel: CancellationToken::new(), report: Reporter::silent() }
+}

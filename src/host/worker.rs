@@ -190,7 +190,7 @@ impl Drop for Worker {
 }
 
 /// Reads lines until the end of the stream, and answers the last word, if there was one.
-async fn read_answer<Answer: DeserializeOwned>(
+pub(super) async fn read_answer<Answer: DeserializeOwned>(
     stdout: impl AsyncRead + Unpin,
     context: &StepContext,
 ) -> PortResult<Option<PortResult<Answer>>> {
@@ -221,7 +221,7 @@ fn item_state(status: &str) -> &'static str {
 }
 
 /// Reads a stream to its end and keeps the last of it, as text without control characters.
-async fn keep_tail(mut stream: impl AsyncRead + Unpin) -> String {
+pub(super) async fn keep_tail(mut stream: impl AsyncRead + Unpin) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     loop {

@@ -4,12 +4,16 @@
 //! [`apt_ostree::host::worker::protocol`] says. Exit status 0 with an answer, 1 with a failure.
 
 mod apt;
+mod ostree;
 mod output;
+mod sandbox;
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use apt_ostree::host::sandbox::task as sandbox_task;
+use apt_ostree::host::tree::task as tree_task;
 use apt_ostree::host::worker::tasks;
 use apt_ostree_proto::{ErrorCode, Failure};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -45,6 +49,21 @@ fn main() -> ExitCode {
         tasks::FETCH => perform(&output, apt::fetch),
         tasks::INSTALL => perform(&output, apt::install),
         tasks::TRANSPORT => perform(&output, apt::transport),
+        sandbox_task::SANDBOX => perform(&output, |request, output| {
+            sandbox::enter(&request, output).map(|_: std::convert::Infallible| ())
+        }),
+        tree_task::STAGE => perform(&output, |request, _| ostree::stage(&request)),
+        tree_task::DROP_STAGE => perform(&output, |request, _| ostree::drop_stage(&request)),
+        tree_task::PREPARE => perform(&output, |request, _| ostree::prepare(&request)),
+        tree_task::COMMIT => perform(&output, |request, _| ostree::commit(&request)),
+        tree_task::CHECK_OUT => perform(&output, |request, _| ostree::check_out(&request)),
+        tree_task::DROP_COMMIT => perform(&output, |request, _| ostree::drop_commit(&request)),
+        tree_task::DEPLOY => perform(&output, |request, _| ostree::deploy(&request)),
+        tree_task::UNDEPLOY => perform(&output, |request, _| ostree::undeploy(&request)),
+        tree_task::STAGE_DEPLOYMENT => perform(&output, |r, _| ostree::stage_deployment(&r)),
+        tree_task::CLEAN_UP => perform(&output, |request, _| ostree::clean_up(&request)),
+        tree_task::FIND_TARGET => perform(&output, |request, _| ostree::find_target(&request)),
+        tree_task::READ_FILE => perform(&output, |request, _| ostree::read_file(&request)),
         _ => Err(Failure::new(ErrorCode::InvalidArgument, "the worker has no such task")),
     };
     match result {

@@ -28,6 +28,12 @@ impl Output {
         Ok(Self { stream: Mutex::new(File::from(private)) })
     }
 
+    /// Gives standard output back, for a program that this process becomes.
+    pub(crate) fn give_back_stdout(&self) -> io::Result<()> {
+        let stream = self.stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(dup2_stdout(&*stream)?)
+    }
+
     /// How much of the task is done, from 0 to 1.
     pub(crate) fn fraction(&self, fraction: f64) {
         self.send(&Line::<()>::Fraction(fraction));

@@ -1,0 +1,107 @@
+//! What the worker's `OSTree` tasks are asked and what they answer.
+
+use std::path::PathBuf;
+
+use apt_ostree_actors::port::TreeMetadata;
+use apt_ostree_proto::{CommitId, TransactionId};
+use serde::{Deserialize, Serialize};
+
+/// Makes a staging area: [`TransactionRequest`], answers nothing.
+pub const STAGE: &str = "tree-stage";
+/// Removes it: [`TransactionRequest`], answers nothing.
+pub const DROP_STAGE: &str = "tree-drop-stage";
+/// Checks the running commit out ahead of the commit: [`PrepareRequest`], answers nothing.
+pub const PREPARE: &str = "tree-prepare";
+/// Commits the staged change: [`CommitRequest`] to `CommittedTree`.
+pub const COMMIT: &str = "tree-commit";
+/// Checks a commit out: [`CheckOutRequest`] to `CommittedTree`.
+pub const CHECK_OUT: &str = "tree-check-out";
+/// Removes checkout and ref: [`TransactionRequest`], answers nothing.
+pub const DROP_COMMIT: &str = "tree-drop-commit";
+/// Makes a commit the next boot's default: [`DeploymentRequest`], answers nothing.
+pub const DEPLOY: &str = "tree-deploy";
+/// Removes its deployments: [`DeploymentRequest`], answers nothing.
+pub const UNDEPLOY: &str = "tree-undeploy";
+/// Stages it for the shutdown: [`DeploymentRequest`], answers nothing.
+pub const STAGE_DEPLOYMENT: &str = "tree-stage-deployment";
+/// Removes what earlier transactions left: [`CleanUpRequest`], answers nothing.
+pub const CLEAN_UP: &str = "tree-clean-up";
+/// Finds a ready tree: [`TargetRequest`] to `CommitId`.
+pub const FIND_TARGET: &str = "tree-find-target";
+/// Reads one file of a commit: [`ReadFileRequest`] to [`ReadFileAnswer`].
+pub const READ_FILE: &str = "read-file";
+
+/// What [`STAGE`], [`DROP_STAGE`] and [`DROP_COMMIT`] are asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransactionRequest {
+    /// Whose directory.
+    pub transaction: TransactionId,
+}
+
+/// What [`COMMIT`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommitRequest {
+    /// Whose staged change.
+    pub transaction: TransactionId,
+    /// The commit that the change is on top of.
+    pub base: CommitId,
+    /// What is written into the commit.
+    pub metadata: TreeMetadata,
+}
+
+/// What [`CHECK_OUT`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckOutRequest {
+    /// Where to.
+    pub transaction: TransactionId,
+    /// The running commit.
+    pub base: CommitId,
+    /// The commit to check out.
+    pub commit: CommitId,
+}
+
+/// What [`PREPARE`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PrepareRequest {
+    /// Where to.
+    pub transaction: TransactionId,
+    /// The running commit, which is checked out.
+    pub base: CommitId,
+}
+
+/// What [`DEPLOY`], [`UNDEPLOY`] and [`STAGE_DEPLOYMENT`] are asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeploymentRequest {
+    /// The commit.
+    pub commit: CommitId,
+}
+
+/// What [`FIND_TARGET`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetRequest {
+    /// The commit; the staged or pending deployment's for none.
+    pub target: Option<CommitId>,
+}
+
+/// What [`CLEAN_UP`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CleanUpRequest {
+    /// Whose trees stay in any case.
+    pub keep: Vec<TransactionId>,
+}
+
+/// What [`READ_FILE`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadFileRequest {
+    /// The commit.
+    pub commit: CommitId,
+    /// The path, without a leading `/`. Symbolic links are not followed.
+    pub path: PathBuf,
+}
+
+/// What [`READ_FILE`] answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadFileAnswer {
+    /// The file's bytes in base64; none when the commit has no such file.
+    pub base64: Option<String>,
+}

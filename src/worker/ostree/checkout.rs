@@ -1,0 +1,177 @@
+//! Checkouts of commits beside the deployments, made of hard links.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use apt_ostree::host::paths;
+use apt_ostree::host::tree::mountinfo;
+use apt_ostree::host::tree::state::{COMMIT_FILE, StateReader};
+use apt_ostree::host::tree::task::{CheckOutRequest, PrepareRequest, TransactionRequest};
+use apt_ostree_actors::port::{CommittedTree, ReplacedFile, TreeIdentity};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
+use ostree::{Repo, RepoCheckoutAtOptions};
+
+use super::amend::amend;
+use super::clean_up::mounted_transactions;
+use super::compare::compare;
+use super::lock::open_locked;
+use super::namespace::make_private;
+use super::repository::{self, NEVER, failed};
+use super::staging::{remove_if_empty, remove_tree};
+
+/// Notes the commit of a checkout that was made for a commit to come.
+const PREPARED_FILE: &str = "prepared";
+
+/// Checks a commit out that is in the repository, unless that is done.
+pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Failure> {
+    make_private()?;
+    let lock = open_locked(ErrorCode::CommitFailed)?;
+    let repo = repository::open()?;
+    repo.set_ref_immediate(
+        None,
+        &paths::live_ref(request.transaction),
+        Some(request.commit.as_str()),
+        NEVER,
+    )
+    .map_err(|error| failed(ErrorCode::CommitFailed, "the ref cannot be written", &error))?;
+    make_tree(&repo, request.transaction, &request.commit)?;
+    drop(lock);
+    finish_checkout(&repo, request.transaction, &request.base, &request.commit)
+}
+
+/// Checks the running commit out for a commit that is still to come: its difference alone is left to
+/// do then.
+pub(crate) fn prepare(request: &PrepareRequest) -> Result<(), Failure> {
+    make_private()?;
+    let repo = repository::open()?;
+    let live = paths::live(request.transaction);
+    let tree = paths::checkout(request.transaction);
+    remove_tree(&tree)?;
+    fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
+    check_out_to(&repo, &request.base, &tree)?;
+    fs::write(live.join(PREPARED_FILE), request.base.as_str()).map_err(|error| unmade(&error))
+}
+
+/// Makes the transaction's checkout of `commit`, unless it is there and complete.
+pub(super) fn make_tree(
+    repo: &Repo,
+    transaction: TransactionId,
+    commit: &CommitId,
+) -> Result<(), Failure> {
+    let live = paths::live(transaction);
+    let note = |name: &str| {
+        fs::read_to_string(live.join(name)).ok().and_then(|text| CommitId::parse(text).ok())
+    };
+    if note(COMMIT_FILE).as_ref() == Some(commit) {
+        return Ok(());
+    }
+    let tree = paths::checkout(transaction);
+    if let Some(base) = note(PREPARED_FILE) {
+        // What is half amended must never be taken for a checkout of the base.
+        fs::remove_file(live.join(PREPARED_FILE)).map_err(|error| unmade(&error))?;
+        amend(repo, &tree, &base, commit)?;
+    } else {
+        remove_tree(&tree)?;
+        fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
+        check_out_to(repo, commit, &tree)?;
+    }
+    fs::write(live.join(COMMIT_FILE), commit.as_str()).map_err(|error| unmade(&error))
+}
+
+fn unmade(error: &std::io::Error) -> Failure {
+    Failure::caused(ErrorCode::CommitFailed, "the checkout cannot be made", error)
+}
+
+/// Checks a commit out with hard links into a directory that is not there yet.
+fn check_out_to(repo: &Repo, commit: &CommitId, to: &Path) -> Result<(), Failure> {
+    repo.checkout_at(Some(&options()), ostree::AT_FDCWD, to, commit.as_str(), NEVER).map_err(
+        |error| failed(ErrorCode::CommitFailed, "the commit cannot be checked out", &error),
+    )
+}
+
+/// How everything is checked out.
+pub(super) fn options() -> RepoCheckoutAtOptions {
+    RepoCheckoutAtOptions {
+        // A copy would cost the tree's size, and would not be told apart by its inodes.
+        no_copy_fallback: true,
+        // All empty files are one object, which may have more links than the file system allows.
+        force_copy_zerosized: true,
+        ..RepoCheckoutAtOptions::default()
+    }
+}
+
+/// Makes commit and checkout durable, and says what is new in it.
+pub(super) fn finish_checkout(
+    repo: &Repo,
+    transaction: TransactionId,
+    base: &CommitId,
+    commit: &CommitId,
+) -> Result<CommittedTree, Failure> {
+    repository::sync(repo)?;
+    let difference = compare(repo, base, commit)?;
+    let usr = paths::checkout(transaction).join("usr");
+    let status = fs::metadata(&usr).map_err(|error| {
+        Failure::caused(ErrorCode::CommitFailed, "the checkout has no usr", &error)
+    })?;
+    Ok(CommittedTree {
+        commit: commit.clone(),
+        usr: TreeIdentity { path: usr, device: status.dev(), inode: status.ino() },
+        changed: difference.changed(),
+        replaced: replaced_files(difference.replaced)?,
+    })
+}
+
+/// The running tree's files at these paths, as `/proc/*/maps` shows them. The device is the mount's:
+/// stat(2) gives another one on file systems with subvolumes.
+fn replaced_files(paths: Vec<PathBuf>) -> Result<Vec<ReplacedFile>, Failure> {
+    let state = StateReader::default();
+    let mounts = state.mounts()?;
+    let device = mountinfo::holding(&mounts, Path::new("/usr"))
+        .map(|mount| mount.device)
+        .ok_or_else(|| Failure::new(ErrorCode::Internal, "no mount holds /usr"))?;
+    let running = state.running(&mounts, &state.booted(&mounts)?)?.usr;
+    let files = paths.into_iter().filter_map(|path| {
+        let below = path.strip_prefix("usr").ok()?;
+        // What is not there cannot be in use.
+        let status = fs::symlink_metadata(running.join(below)).ok()?;
+        let path = Path::new("/").join(&path);
+        status.is_file().then(|| ReplacedFile { path, device, inode: status.ino() })
+    });
+    Ok(files.collect())
+}
+
+/// Removes a transaction's checkout and ref. Idempotent.
+pub(crate) fn drop_commit(request: &TransactionRequest) -> Result<(), Failure> {
+    let transaction = request.transaction;
+    if mounted_transactions()?.contains(&transaction) {
+        let message = format!("a process still has the tree of transaction {transaction} mounted");
+        return Err(Failure::new(ErrorCode::Busy, message));
+    }
+    make_private()?;
+    let repo = repository::open()?;
+    remove_live_tree(&repo, transaction)?;
+    remove_if_empty(transaction)
+}
+
+/// Removes checkout, note and ref; the note first, so that no half checkout is taken for whole.
+pub(super) fn remove_live_tree(repo: &Repo, transaction: TransactionId) -> Result<(), Failure> {
+    for note in [COMMIT_FILE, PREPARED_FILE] {
+        match fs::remove_file(paths::live(transaction).join(note)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let what = format!("a note of transaction {transaction} cannot be removed");
+                return Err(Failure::caused(ErrorCode::Internal, &what, &error));
+            }
+            _ => {}
+        }
+    }
+    remove_tree(&paths::checkout(transaction))?;
+    let reference = paths::live_ref(transaction);
+    let gone = || repo.resolve_rev(&reference, true).map(|commit| commit.is_none());
+    let removed = gone().and_then(|gone| {
+        if gone { Ok(()) } else { repo.set_ref_immediate(None, &reference, None, NEVER) }
+    });
+    removed.map_err(|error| {
+        failed(ErrorCode::Internal, &format!("the ref {reference} cannot be removed"), &error)
+    })
+}

@@ -1,0 +1,147 @@
+//! The difference of two trees: equal subtrees have equal checksums and are not looked into.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use apt_ostree_proto::{CommitId, ErrorCode, Failure};
+use ostree::{ObjectType, Repo};
+
+use super::repository::failed;
+
+/// What differs between two commits' trees. Paths have no leading `/`; the parts of directories that
+/// are new or gone are named as well.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Files and links of the old tree that are changed or gone in the new one.
+    pub(super) replaced: Vec<PathBuf>,
+    /// Files and links that are new or changed.
+    pub(super) written: Vec<PathBuf>,
+    /// Directories that the new tree has not, each before what was in it.
+    pub(super) directories_gone: Vec<PathBuf>,
+    /// Directories that the old tree had not, each before what is in it.
+    pub(super) directories_made: Vec<PathBuf>,
+    /// Directories whose owner, mode or attributes changed, with the new metadata's checksum.
+    pub(super) directories_changed: Vec<(PathBuf, String)>,
+}
+
+/// Compares the `usr` of two commits.
+pub(super) fn compare(repo: &Repo, old: &CommitId, new: &CommitId) -> Result<Difference, Failure> {
+    let compared = || -> Result<Difference, ostree::glib::Error> {
+        let mut difference = Difference::default();
+        let old = usr_of(repo, old)?;
+        let new = usr_of(repo, new)?;
+        difference.directories(repo, Path::new("usr"), old.as_ref(), new.as_ref())?;
+        Ok(difference)
+    };
+    compared().map_err(|error| {
+        failed(ErrorCode::CommitFailed, "the trees of two commits cannot be compared", &error)
+    })
+}
+
+/// The checksums of a directory: its contents, and its owner, mode and attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Directory {
+    contents: String,
+    metadata: String,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    files: BTreeMap<String, String>,
+    directories: BTreeMap<String, Directory>,
+}
+
+impl Difference {
+    /// Every path that is new, changed or gone, sorted.
+    pub(super) fn changed(&self) -> Vec<PathBuf> {
+        let files = self.replaced.iter().chain(&self.written);
+        let directories = self.directories_gone.iter().chain(&self.directories_made);
+        let changed = self.directories_changed.iter().map(|(path, _)| path);
+        let all: BTreeSet<&PathBuf> = files.chain(directories).chain(changed).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    fn directories(
+        &mut self,
+        repo: &Repo,
+        path: &Path,
+        old: Option<&Directory>,
+        new: Option<&Directory>,
+    ) -> Result<(), ostree::glib::Error> {
+        if old == new {
+            return Ok(());
+        }
+        match (old, new) {
+            (Some(_), None) => self.directories_gone.push(path.to_path_buf()),
+            (None, Some(_)) => self.directories_made.push(path.to_path_buf()),
+            (Some(old), Some(new)) if old.metadata != new.metadata => {
+                self.directories_changed.push((path.to_path_buf(), new.metadata.clone()));
+            }
+            _ => {}
+        }
+        let old = Contents::load(repo, old)?;
+        let new = Contents::load(repo, new)?;
+        let differs = |name: &String| old.files.get(name) != new.files.get(name);
+        let paths = |names: &BTreeMap<String, String>| -> Vec<PathBuf> {
+            names.keys().filter(|name| differs(name)).map(|name| path.join(name)).collect()
+        };
+        self.replaced.extend(paths(&old.files));
+        self.written.extend(paths(&new.files));
+        for (name, directory) in &old.directories {
+            let other = new.directories.get(name);
+            self.directories(repo, &path.join(name), Some(directory), other)?;
+        }
+        for (name, directory) in &new.directories {
+            if !old.directories.contains_key(name) {
+                self.directories(repo, &path.join(name), None, Some(directory))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Contents {
+    fn load(repo: &Repo, directory: Option<&Directory>) -> Result<Self, ostree::glib::Error> {
+        match directory {
+            Some(directory) => Self::of(repo, &directory.contents),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn of(repo: &Repo, checksum: &str) -> Result<Self, ostree::glib::Error> {
+        let tree = repo.load_variant(ObjectType::DirTree, checksum)?;
+        let malformed = || {
+            ostree::glib::Error::new(
+                ostree::gio::IOErrorEnum::InvalidData,
+                &format!("the directory object {checksum} is malformed"),
+            )
+        };
+        let (files, directories) =
+            tree.try_get::<ostree::TreeVariantType>().map_err(|_| malformed())?;
+        Ok(Self {
+            files: files.into_iter().map(|(name, sum)| (name, hex(&sum))).collect(),
+            directories: directories
+                .into_iter()
+                .map(|(name, contents, metadata)| {
+                    (name, Directory { contents: hex(&contents), metadata: hex(&metadata) })
+                })
+                .collect(),
+        })
+    }
+}
+
+fn usr_of(repo: &Repo, commit: &CommitId) -> Result<Option<Directory>, ostree::glib::Error> {
+    let (variant, _) = repo.load_commit(commit.as_str())?;
+    // The commit format: (a{sv}aya(say)sstayay); the last but one is the root's contents.
+    let root: Vec<u8> = variant.child_value(6).get().unwrap_or_default();
+    Ok(Contents::of(repo, &hex(&root))?.directories.remove("usr"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
+}
