@@ -40,7 +40,7 @@ library_dependencies() {
     local scratch
     scratch=$(mktemp -d)
     mkdir "$scratch/debian"
-    printf 'Source: apt-ostree\n\nPackage: apt-ostree\n' > "$scratch/debian/control"
+    printf 'Source: apt-ostree\n\nPackage: apt-ostree\nArchitecture: any\n' > "$scratch/debian/control"
     local binaries=("$PWD/$root"/usr/bin/apt-ostree "$PWD/$root"/usr/libexec/apt-ostree{d,-worker})
     (cd "$scratch" && dpkg-shlibdeps -O "${binaries[@]}" 2>/dev/null) | sed -n 's/^shlibs:Depends=//p'
     rm -rf "$scratch"

@@ -13,3 +13,31 @@ pub mod sandbox;
 pub mod systemd;
 pub mod tree;
 pub mod worker;
+
+use std::rc::Rc;
+
+use apt_ostree_actors::port::{Host, Processes};
+use apt_ostree_proto::id::BootId;
+
+/// The host that this process runs on.
+pub async fn open(bus: &zbus::Connection) -> anyhow::Result<Host> {
+    let limits = sandbox::Limits::default();
+    let processes: Rc<dyn Processes> = Rc::new(processes::ProcProcesses::new());
+    Ok(Host {
+        packages: Rc::new(packages::Apt::new(Rc::clone(&processes))),
+        archive: Rc::new(archive::DebArchive::new()),
+        http: Rc::new(http::HttpClient::of_host()),
+        tree: Rc::new(tree::OstreeTree::new()),
+        sandbox: Rc::new(sandbox::Bubblewrap::new(bus.clone(), limits)),
+        mounts: Rc::new(mounts::KernelMounts::new(paths::RESCUE)),
+        files: Rc::new(files::HostFiles::new()),
+        systemd: Rc::new(systemd::SystemdManager::connect(bus.clone()).await?),
+        processes,
+    })
+}
+
+/// The kernel's id of this boot.
+pub fn boot_id() -> Option<BootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    BootId::parse(text.trim()).ok()
+}

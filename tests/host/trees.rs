@@ -146,7 +146,7 @@ async fn cancel(tree: &OstreeTree, id: u64, names: &[&str]) -> Outcome<()> {
 async fn resolve(names: &[&str], context: &StepContext) -> Outcome<Vec<PackageChange>> {
     let specs: Result<Vec<_>, _> = names.iter().map(|name| PackageSpec::parse(name)).collect();
     let selection = Selection { install: specs?, ..Selection::default() };
-    let request = ResolveRequest { selection };
+    let request = ResolveRequest { selection, kept: Vec::new() };
     let plan: Resolution = timed("resolve", worker::run(tasks::RESOLVE, &request, context)).await?;
     for change in &plan.changes {
         fetch(change, context).await?;
