@@ -120,7 +120,7 @@ impl Host {
         let replaced = Replaced::new(replaced);
         let own_pid = std::process::id();
         let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
-        let mut uses = Vec::new();
+        let mut found = Vec::new();
         for process in self.processes()? {
             // This daemon asks; it takes its new code when it next starts.
             if process.pid == own_pid {
@@ -141,13 +141,13 @@ impl Host {
                 continue;
             }
             let Some(unit) = self.unit_of(&process) else { continue };
-            uses.extend(used.into_iter().map(|path| ProcessUse {
+            found.extend(used.into_iter().map(|path| ProcessUse {
                 pid: process.pid,
                 unit: unit.clone(),
                 path: path.to_owned(),
             }));
         }
-        Ok(uses)
+        Ok(found)
     }
 
     /// The unit of a process of the host; none at all for one of a container or one that has ended.

@@ -120,19 +120,19 @@ async fn listed_by_name(
     connection: &zbus::Connection,
     units: &[UnitName],
 ) -> PortResult<HashMap<UnitName, ListedUnit>> {
-    let lister = lister(connection).await?;
+    let manager = lister(connection).await?;
     let units: Vec<&UnitName> = units.iter().filter(|unit| !is_template(unit)).collect();
     let mut found = HashMap::with_capacity(units.len());
     for chunk in units.chunks(NAMES_AT_ONCE) {
         let names: Vec<&str> = chunk.iter().map(|unit| unit.as_str()).collect();
-        let listed = answered("units by their names", lister.list_units_by_names(&names)).await?;
+        let listed = answered("units by their names", manager.list_units_by_names(&names)).await?;
         if listed.len() == names.len() {
             found.extend(chunk.iter().map(|unit| (*unit).clone()).zip(listed));
             continue;
         }
         // A name was passed over: ask one by one.
         for unit in chunk {
-            let listed = answered("a unit", lister.list_units_by_names(&[unit.as_str()])).await?;
+            let listed = answered("a unit", manager.list_units_by_names(&[unit.as_str()])).await?;
             found.extend(listed.into_iter().map(|listed| ((*unit).clone(), listed)));
         }
     }
