@@ -105,6 +105,7 @@ pub struct FileIdentity {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// The digest of a regular file's bytes or of a symbolic link's target; none for a directory.
+    /// The digest of a regular file's bytes or of a symbolic link's target, with the extended
+    /// attributes where there are any; none for a directory without such.
     pub sha256: Option<Sha256>,
 }
