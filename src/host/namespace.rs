@@ -32,7 +32,7 @@ pub async fn in_host<T: Send + 'static>(
     })?
 }
 
-/// Where `path` of the calling thread's namespace is below `/sysroot`: on the same mount as OSTree's
+/// Where `path` of the calling thread's namespace is below `/sysroot`: on the same mount as `OSTree`'s
 /// own directories, so that files can be renamed between them.
 pub fn below_sysroot(path: &Path) -> PortResult<PathBuf> {
     let text = std::fs::read("/proc/thread-self/mountinfo").map_err(|error| {

@@ -26,7 +26,7 @@ pub struct Layer {
 /// Whose a mount on `/usr` is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// OSTree's own mount of the booted deployment.
+    /// `OSTree`'s own mount of the booted deployment.
     Deployment,
     /// Ours, by its transaction.
     Live(u64),
@@ -118,7 +118,7 @@ fn owner(mount: &MountInfo) -> Owner {
 /// How much of a foreign mount's root is quoted.
 const LONGEST_QUOTE: usize = 120;
 
-/// `…/ostree/live/N/tree/usr`: what stands before it depends on where OSTree's directory is within
+/// `…/ostree/live/N/tree/usr`: what stands before it depends on where `OSTree`'s directory is within
 /// its file system (a subvolume, a partition of its own).
 fn live_transaction(root: &Path) -> Option<u64> {
     let tail = after(root, "ostree/live")?;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use sha2::Digest;
 
 /// The attributes of an open file that belong to it, sorted by name. `trusted.*` is the overlays'
-/// own book-keeping; SELinux labels follow from the path, not from the file.
+/// own book-keeping; `SELinux` labels follow from the path, not from the file.
 fn read(file: BorrowedFd<'_>) -> io::Result<Vec<(CString, Vec<u8>)>> {
     let names = match list(file) {
         Ok(names) => names,

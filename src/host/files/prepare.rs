@@ -329,10 +329,10 @@ impl<'a> Planner<'a> {
             }
             (Content::Users { before, after }, _) => {
                 let live = slots::entry(self.live(planned.entry.place), &planned.entry.path)?;
-                let like = live.open(rustix::fs::OFlags::RDONLY)?;
-                let old = slots::write(area, &slots::copy(index, slots::BEFORE), before, &like)?;
+                let model = live.open(rustix::fs::OFlags::RDONLY)?;
+                let old = slots::write(area, &slots::copy(index, slots::BEFORE), before, &model)?;
                 slots::take_times(&old, &live)?;
-                slots::write(area, &slots::copy(index, slots::AFTER), after, &like)?;
+                slots::write(area, &slots::copy(index, slots::AFTER), after, &model)?;
                 Ok(())
             }
             (Content::Copy { .. } | Content::None, _) => Ok(()),
