@@ -187,18 +187,9 @@ impl StateReader {
     /// The staged deployment, if there is one.
     pub fn staged(&self) -> Option<DeploymentPath> {
         let bytes = fs::read(self.at("/run/ostree/staged-deployment")).ok()?;
-        let commit = staged_commit(&bytes)?;
-        // The file is a GVariant whose numbers depend on the writer's byte order: the directory is
-        // found by its name instead. The highest serial is the staged one.
-        let systems = fs::read_dir(self.at("/sysroot/ostree/deploy")).ok()?;
-        systems
-            .flatten()
-            .flat_map(|system| fs::read_dir(system.path().join("deploy")).into_iter().flatten())
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(commit.as_str()))
-            .filter(|entry| entry.path().is_dir())
-            .filter_map(|entry| DeploymentPath::parse(&entry.path()))
-            .max_by_key(|deployment| deployment.serial)
+        let staged = staged_path(&bytes)?;
+        // A file that outlived its deployment says nothing.
+        self.at(&staged.directory).is_dir().then_some(staged)
     }
 
     /// Whether we made the deployment: by the mark in its origin, or by a ref of ours.
@@ -303,12 +294,19 @@ fn is_marked(origin: &str) -> bool {
     })
 }
 
-/// The value of `checksum` in the serialized dictionary: text, after the key's end and its padding.
-fn staged_commit(bytes: &[u8]) -> Option<CommitId> {
-    const KEY: &[u8] = b"checksum\0";
-    let start = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    let value = bytes[start..].iter().skip_while(|byte| **byte == 0).take(64).copied().collect();
-    CommitId::parse(String::from_utf8(value).ok()?).ok()
+/// The deployment that the serialized dictionary names as `target`: `name` is COMMIT.SERIAL, and
+/// `osname` says of what. Texts begin behind their key's end and its padding, and end with a NUL.
+fn staged_path(bytes: &[u8]) -> Option<DeploymentPath> {
+    let find = |bytes: &[u8], key: &[u8]| {
+        bytes.windows(key.len()).position(|window| window == key).map(|start| start + key.len())
+    };
+    let target = &bytes[find(bytes, b"target\0")?..];
+    let text = |key: &[u8]| {
+        let value = target[find(target, key)?..].iter().skip_while(|byte| **byte == 0);
+        String::from_utf8(value.take_while(|byte| **byte != 0).copied().collect()).ok()
+    };
+    let (name, os_name) = (text(b"\0name\0")?, text(b"\0osname\0")?);
+    DeploymentPath::parse(&Path::new("ostree/deploy").join(os_name).join("deploy").join(name))
 }
 
 fn strip_parents(path: &Path) -> PathBuf {

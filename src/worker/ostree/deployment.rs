@@ -8,7 +8,7 @@ use ostree::{Deployment, Sysroot, SysrootSimpleWriteDeploymentFlags, SysrootWrit
 
 use super::lock::open_locked;
 use super::namespace::make_private;
-use super::repository::{NEVER, failed};
+use super::repository::{NEVER, commit_id, failed};
 
 /// Makes a plain deployment of the commit the default of the next boot. Idempotent. The booted
 /// deployment itself moves to the front when it is the one asked for.
@@ -134,8 +134,8 @@ impl Host {
         let Some(foreign) = foreign else { return Ok(()) };
         let how = if foreign.is_staged() { "staged" } else { "pending" };
         let message = format!(
-            "a deployment of commit {:.12} is {how}, which we did not make",
-            foreign.csum()
+            "a deployment of commit {} is {how}, which we did not make",
+            commit_id(&foreign.csum())?.short()
         );
         Err(Failure::new(ErrorCode::PendingDeployment, message))
     }

@@ -112,13 +112,16 @@ fn a_pending_deployment_is_foreign_unless_its_origin_or_a_ref_says_otherwise() {
 fn a_staged_deployment_boots_next() {
     let host = Host::booted();
     host.deployment(OTHER, "");
-    let mut file = b"\x01target\0\0checksum\0\0\0\0\0\0\0".to_vec();
-    file.extend(OTHER.as_bytes());
-    file.extend(b"\0\0s");
+    // As libostree 2022.7 writes it.
+    let file = format!(
+        "target\0\0name\0\0\0\0{OTHER}.0\0\0s\x05\0\0osname\0\0debian\0\0s\x07\0merge-deployment\0\0\0name\0\0\0\0{BOOTED}.0\0\0s"
+    );
     host.write("run/ostree/staged-deployment", file);
     let state = host.read().unwrap();
     assert_eq!(state.next.as_str(), OTHER);
     assert!(state.foreign_pending);
+    fs::remove_dir(host.path(&format!("sysroot/ostree/deploy/debian/deploy/{OTHER}.0"))).unwrap();
+    assert_eq!(host.read().unwrap().next.as_str(), BOOTED, "the file outlived its deployment");
 }
 
 #[test]
