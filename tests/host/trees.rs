@@ -38,14 +38,14 @@ async fn main() -> Outcome<()> {
             let base = tree.state().await?.running;
             timed("stage", tree.stage(&base, &context(id.parse()?))).await?;
         }
-        ["prepare", id] => {
+        ["prepare", id, base @ ..] => {
             let context = context(id.parse()?);
-            let base = tree.state().await?.running;
+            let base = base_or_running(&tree, base).await?;
             let request = PrepareRequest { transaction: context.transaction, base };
             let () = timed("prepare", worker::run(task::PREPARE, &request, &context)).await?;
         }
-        ["commit-stage", id] => {
-            let base = tree.state().await?.running;
+        ["commit-stage", id, base @ ..] => {
+            let base = base_or_running(&tree, base).await?;
             let metadata = metadata(Vec::new(), "staged by hand")?;
             let context = context(id.parse()?);
             let made =
@@ -141,6 +141,13 @@ async fn cancel(tree: &OstreeTree, id: u64, names: &[&str]) -> Outcome<()> {
     timed("drop stage", tree.drop_stage(transaction)).await?;
     timed("drop commit", tree.drop_commit(transaction)).await?;
     Ok(())
+}
+
+async fn base_or_running(tree: &OstreeTree, base: &[&str]) -> Outcome<CommitId> {
+    match base {
+        [commit] => Ok(CommitId::parse(*commit)?),
+        _ => Ok(tree.state().await?.running),
+    }
 }
 
 async fn resolve(names: &[&str], context: &StepContext) -> Outcome<Vec<PackageChange>> {

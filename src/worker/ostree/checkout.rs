@@ -50,7 +50,10 @@ pub(crate) fn prepare(request: &PrepareRequest) -> Result<(), Failure> {
     remove_tree(&tree)?;
     fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
     check_out_to(&repo, &request.base, &tree)?;
-    fs::write(live.join(PREPARED_FILE), request.base.as_str()).map_err(|error| unmade(&error))
+    fs::write(live.join(PREPARED_FILE), request.base.as_str()).map_err(|error| unmade(&error))?;
+    // The links' inodes reach the disk while packages are installed: the commit's own sync would
+    // otherwise wait for the whole tree's.
+    repository::sync(&repo)
 }
 
 /// Makes the transaction's checkout of `commit`, unless it is there and complete.
