@@ -14,22 +14,21 @@ use rustix::fs::{
 };
 
 use super::checkout::options;
-use super::compare::{Difference, compare};
+use super::compare::Difference;
 use super::objects::shown;
 use super::repository::{NEVER, failed};
 
 /// The time of every directory that libostree checks out.
 const CHECKOUT_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Makes `tree`, a checkout of `base` that nobody uses yet, a checkout of `commit`.
+/// Makes `tree`, a checkout that nobody uses yet, a checkout of `commit`, which has that difference.
 pub(super) fn amend(
     repo: &Repo,
     tree: &Path,
-    base: &CommitId,
     commit: &CommitId,
+    difference: &Difference,
 ) -> Result<(), Failure> {
-    let difference = compare(repo, base, commit)?;
-    remove(tree, &difference).map_err(|error| unmade(&error))?;
+    remove(tree, difference).map_err(|error| unmade(&error))?;
     let made = topmost(&difference.directories_made);
     for path in &made {
         check_out(repo, commit, path, &tree.join(path))?;
@@ -40,7 +39,7 @@ pub(super) fn amend(
     for (path, metadata) in &difference.directories_changed {
         set_metadata(repo, &tree.join(path), metadata)?;
     }
-    reset_times(tree, &difference).map_err(|error| unmade(&error))
+    reset_times(tree, difference).map_err(|error| unmade(&error))
 }
 
 fn remove(tree: &Path, difference: &Difference) -> io::Result<()> {

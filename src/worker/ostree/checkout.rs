@@ -35,9 +35,9 @@ pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Fail
         NEVER,
     )
     .map_err(|error| failed(ErrorCode::CommitFailed, "the ref cannot be written", &error))?;
-    make_tree(&repo, request.transaction, &request.commit)?;
+    let committed = make_tree(&repo, request.transaction, &request.base, &request.commit);
     drop(lock);
-    finish_checkout(&repo, request.transaction, &request.base, &request.commit)
+    committed
 }
 
 /// Checks the running commit out for a commit that is still to come: its difference alone is left to
@@ -56,30 +56,44 @@ pub(crate) fn prepare(request: &PrepareRequest) -> Result<(), Failure> {
     repository::sync(&repo)
 }
 
-/// Makes the transaction's checkout of `commit`, unless it is there and complete.
+/// Makes the transaction's checkout of `commit`, unless it is there and complete; durable, and with
+/// what is new in it against the running commit.
 pub(super) fn make_tree(
     repo: &Repo,
     transaction: TransactionId,
+    base: &CommitId,
     commit: &CommitId,
-) -> Result<(), Failure> {
+) -> Result<CommittedTree, Failure> {
     let live = paths::live(transaction);
-    let note = |name: &str| {
-        fs::read_to_string(live.join(name)).ok().and_then(|text| CommitId::parse(text).ok())
-    };
-    if note(COMMIT_FILE).as_ref() == Some(commit) {
-        return Ok(());
-    }
     let tree = paths::checkout(transaction);
-    if let Some(base) = note(PREPARED_FILE) {
-        // What is half amended must never be taken for a checkout of the base.
-        fs::remove_file(live.join(PREPARED_FILE)).map_err(|error| unmade(&error))?;
-        amend(repo, &tree, &base, commit)?;
-    } else {
-        remove_tree(&tree)?;
-        fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
-        check_out_to(repo, commit, &tree)?;
+    let difference = compare(repo, base, commit)?;
+    if noted(&live, COMMIT_FILE).as_ref() != Some(commit) {
+        if noted(&live, PREPARED_FILE).as_ref() == Some(base) {
+            // What is half amended must never be taken for a checkout of the base.
+            fs::remove_file(live.join(PREPARED_FILE)).map_err(|error| unmade(&error))?;
+            amend(repo, &tree, commit, &difference)?;
+        } else {
+            remove_tree(&tree)?;
+            fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
+            check_out_to(repo, commit, &tree)?;
+        }
+        fs::write(live.join(COMMIT_FILE), commit.as_str()).map_err(|error| unmade(&error))?;
     }
-    fs::write(live.join(COMMIT_FILE), commit.as_str()).map_err(|error| unmade(&error))
+    repository::sync(repo)?;
+    let usr = tree.join("usr");
+    let status = fs::metadata(&usr).map_err(|error| {
+        Failure::caused(ErrorCode::CommitFailed, "the checkout has no usr", &error)
+    })?;
+    Ok(CommittedTree {
+        commit: commit.clone(),
+        usr: TreeIdentity { path: usr, device: status.dev(), inode: status.ino() },
+        changed: difference.changed(),
+        replaced: replaced_files(difference.replaced)?,
+    })
+}
+
+fn noted(live: &Path, name: &str) -> Option<CommitId> {
+    CommitId::parse(fs::read_to_string(live.join(name)).ok()?.trim()).ok()
 }
 
 fn unmade(error: &std::io::Error) -> Failure {
@@ -102,27 +116,6 @@ pub(super) fn options() -> RepoCheckoutAtOptions {
         force_copy_zerosized: true,
         ..RepoCheckoutAtOptions::default()
     }
-}
-
-/// Makes commit and checkout durable, and says what is new in it.
-pub(super) fn finish_checkout(
-    repo: &Repo,
-    transaction: TransactionId,
-    base: &CommitId,
-    commit: &CommitId,
-) -> Result<CommittedTree, Failure> {
-    repository::sync(repo)?;
-    let difference = compare(repo, base, commit)?;
-    let usr = paths::checkout(transaction).join("usr");
-    let status = fs::metadata(&usr).map_err(|error| {
-        Failure::caused(ErrorCode::CommitFailed, "the checkout has no usr", &error)
-    })?;
-    Ok(CommittedTree {
-        commit: commit.clone(),
-        usr: TreeIdentity { path: usr, device: status.dev(), inode: status.ino() },
-        changed: difference.changed(),
-        replaced: replaced_files(difference.replaced)?,
-    })
 }
 
 /// The running tree's files at these paths, as `/proc/*/maps` shows them. The device is the mount's:

@@ -15,7 +15,7 @@ use ostree::glib::{Variant, VariantDict};
 use ostree::{MutableTree, Repo, RepoFile};
 
 use super::change::{Overlay, refuse, replace};
-use super::checkout::{finish_checkout, make_tree};
+use super::checkout::make_tree;
 use super::conffiles::{self, Pristine};
 use super::lock::open_locked;
 use super::namespace::make_private;
@@ -49,9 +49,9 @@ pub(crate) fn commit(request: &CommitRequest) -> Result<CommittedTree, Failure> 
         database,
     };
     let commit = change.write(&repo, request)?;
-    make_tree(&repo, request.transaction, &commit)?;
+    let committed = make_tree(&repo, request.transaction, &request.base, &commit);
     drop(lock);
-    finish_checkout(&repo, request.transaction, &request.base, &commit)
+    committed
 }
 
 /// What is committed, and what it was laid over.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use apt_ostree_proto::{CommitId, ErrorCode, Failure};
+use ostree::glib::Variant;
 use ostree::{ObjectType, Repo};
 
 use super::repository::failed;
@@ -110,20 +111,20 @@ impl Contents {
 
     fn of(repo: &Repo, checksum: &str) -> Result<Self, ostree::glib::Error> {
         let tree = repo.load_variant(ObjectType::DirTree, checksum)?;
-        let malformed = || {
-            ostree::glib::Error::new(
-                ostree::gio::IOErrorEnum::InvalidData,
-                &format!("the directory object {checksum} is malformed"),
-            )
-        };
-        let (files, directories) =
-            tree.try_get::<ostree::TreeVariantType>().map_err(|_| malformed())?;
+        // The dirtree format: (a(say)a(sayay)). Read in place: bytes taken one by one would cost
+        // more than all else.
+        let name = |entry: &Variant| entry.child_value(0).str().map(str::to_owned);
+        let sum = |entry: &Variant, index| hex(entry.child_value(index).data());
+        let files = tree.child_value(0);
+        let directories = tree.child_value(1);
         Ok(Self {
-            files: files.into_iter().map(|(name, sum)| (name, hex(&sum))).collect(),
+            files: files.iter().filter_map(|file| Some((name(&file)?, sum(&file, 1)))).collect(),
             directories: directories
-                .into_iter()
-                .map(|(name, contents, metadata)| {
-                    (name, Directory { contents: hex(&contents), metadata: hex(&metadata) })
+                .iter()
+                .filter_map(|entry| {
+                    let directory =
+                        Directory { contents: sum(&entry, 1), metadata: sum(&entry, 2) };
+                    Some((name(&entry)?, directory))
                 })
                 .collect(),
         })
@@ -133,15 +134,12 @@ impl Contents {
 fn usr_of(repo: &Repo, commit: &CommitId) -> Result<Option<Directory>, ostree::glib::Error> {
     let (variant, _) = repo.load_commit(commit.as_str())?;
     // The commit format: (a{sv}aya(say)sstayay); the last but one is the root's contents.
-    let root: Vec<u8> = variant.child_value(6).get().unwrap_or_default();
-    Ok(Contents::of(repo, &hex(&root))?.directories.remove("usr"))
+    let root = hex(variant.child_value(6).data());
+    Ok(Contents::of(repo, &root)?.directories.remove("usr"))
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
