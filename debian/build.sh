@@ -36,13 +36,16 @@ install_files() {
     "$output/apt-ostree" completions zsh > "$root/usr/share/zsh/vendor-completions/_apt-ostree"
 }
 
+# libapt's own shlibs file names the point release that it was built in, although its interface does
+# not change within a series: a host that lacks the newest one must be able to install this, too.
 library_dependencies() {
     local scratch
     scratch=$(mktemp -d)
     mkdir "$scratch/debian"
     printf 'Source: apt-ostree\n\nPackage: apt-ostree\nArchitecture: any\n' > "$scratch/debian/control"
     local binaries=("$PWD/$root"/usr/bin/apt-ostree "$PWD/$root"/usr/libexec/apt-ostree{d,-worker})
-    (cd "$scratch" && dpkg-shlibdeps -O "${binaries[@]}" 2>/dev/null) | sed -n 's/^shlibs:Depends=//p'
+    (cd "$scratch" && dpkg-shlibdeps -O "${binaries[@]}" 2>/dev/null) \
+        | sed -n 's/^shlibs:Depends=//p' | sed 's/libapt-pkg6.0 (>= 2\.6\.[0-9]*)/libapt-pkg6.0 (>= 2.6)/'
     rm -rf "$scratch"
 }
 

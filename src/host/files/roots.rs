@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use apt_ostree_actors::port::{Placement, PortResult};
 use apt_ostree_proto::TransactionId;
 
+use crate::host::tree::layout::Stage;
 use crate::host::{namespace, paths};
 
 /// The directories that everything happens in. On a host [`Roots::of_host`]; in a test anywhere.
@@ -47,17 +48,17 @@ impl Roots {
 
     /// The copy of `/etc` that the packages were installed over.
     pub(super) fn snapshot(&self, transaction: TransactionId) -> PathBuf {
-        self.within_live(&paths::stage(transaction)).join("etc/snapshot")
+        self.within_live(&Stage::of(transaction).etc_snapshot())
     }
 
     /// What the installation changed of the snapshot.
     pub(super) fn etc_upper(&self, transaction: TransactionId) -> PathBuf {
-        self.within_live(&paths::stage(transaction)).join("etc/upper")
+        self.within_live(&Stage::of(transaction).upper("etc"))
     }
 
     /// What the installation changed of the live `/var`.
     pub(super) fn var_upper(&self, transaction: TransactionId) -> PathBuf {
-        self.within_live(&paths::stage(transaction)).join("var/upper")
+        self.within_live(&Stage::of(transaction).upper("var"))
     }
 
     /// `/usr/etc` of the transaction's new tree.

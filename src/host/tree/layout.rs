@@ -35,7 +35,7 @@ impl Stage {
 
     /// The copy of `/etc` that the overlay on it is above, and the base of the three-way merge.
     pub fn etc_snapshot(&self) -> PathBuf {
-        self.directory.join("etc").join("lower")
+        self.directory.join("etc").join("snapshot")
     }
 
     /// The private root: the deployment's top level, onto which the overlays are mounted.
