@@ -9,7 +9,7 @@ use apt_ostree_proto::dbus::{
     ACTION_CANCEL, ACTION_CHECK, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions, transaction_path,
 };
 use apt_ostree_proto::record::FinishedTransaction;
-use apt_ostree_proto::request::{Selection, Target, UpdateRequest};
+use apt_ostree_proto::request::{RestartPolicy, Selection, Target, UpdateRequest};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -135,7 +135,10 @@ impl Manager {
         reader.finish()?;
         let caller = self.authority.allow(&header, ACTION_ROLL_BACK).await?;
         let id = if id == 0 { self.newest_kept().await? } else { TransactionId(id) };
-        let request = UpdateRequest { refresh: false, ..UpdateRequest::new(Target::Before(id)) };
+        // What runs the newer code is restarted, whoever asked for it when it came.
+        let restart = RestartPolicy::Affected;
+        let request =
+            UpdateRequest { refresh: false, restart, ..UpdateRequest::new(Target::Before(id)) };
         let title = title_of(&request);
         self.begin(BeginTransaction { title, request, dry_run, caller }).await
     }

@@ -279,6 +279,9 @@ impl Drive {
 
     async fn check_health(&mut self, workers: &Workers) -> Result<Option<Payload>, Failure> {
         let touched = self.expected_up.clone();
+        if touched.is_empty() {
+            return Ok(None);
+        }
         let dwell = self.parts.settings.dwell;
         // A daemon that died between the switch and here unwinds: the baseline is there.
         let Some(baseline) = self.baseline.clone() else { return Ok(None) };
