@@ -200,12 +200,12 @@ impl<'a> Fold<'a> {
     }
 
     fn outcome_of_unwind(&self) -> Outcome {
-        let touched_the_host = self
+        let left_work = self
             .steps
             .iter()
             .zip(&self.standing)
-            .any(|(step, standing)| step.changes_host() && *standing != Standing::Untouched);
-        match (self.aborted, touched_the_host) {
+            .any(|(step, standing)| step.leaves_work_to_undo() && *standing != Standing::Untouched);
+        match (self.aborted, left_work) {
             (Some(Abort::Cancelled), _) => Outcome::Cancelled,
             (_, true) => Outcome::RolledBack,
             (_, false) => Outcome::Failed,
@@ -278,7 +278,7 @@ mod tests {
             expected.reverse();
             assert_eq!(undone, expected, "failing at {failing}");
             let outcome =
-                if failing.changes_host() { Outcome::RolledBack } else { Outcome::Failed };
+                if failing.leaves_work_to_undo() { Outcome::RolledBack } else { Outcome::Failed };
             assert_eq!(log.last(), Some(&Finished(outcome)), "failing at {failing}");
         }
     }
@@ -299,7 +299,7 @@ mod tests {
                 }
             }
             let started: Vec<_> =
-                log.iter().filter(|m| matches!(m, Started(s) if s.changes_host())).collect();
+                log.iter().filter(|m| matches!(m, Started(s) if s.leaves_work_to_undo())).collect();
             match log.last() {
                 Some(Finished(Outcome::Committed)) => {
                     assert!(is_past_pivot(STEPS, &log[..log.len() - 1]))

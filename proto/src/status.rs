@@ -17,7 +17,7 @@ pub enum Outcome {
     NothingToDo,
     /// A plan was made, as asked; nothing changed.
     Planned,
-    /// Failed before anything on the host changed.
+    /// Failed before anything but caches changed.
     Failed,
     /// Failed or not confirmed, and put back: the host is as it was.
     RolledBack,

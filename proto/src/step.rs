@@ -102,10 +102,10 @@ impl Step {
         }
     }
 
-    /// Whether the host itself may differ once this step has started. Before that, a failure leaves
-    /// only caches and staging areas behind.
-    pub fn changes_host(self) -> bool {
-        self >= Self::StopUnits
+    /// Whether there is something to put back once this step has started: a staging area, a commit,
+    /// or the host itself. Before that, a failure leaves only caches behind.
+    pub fn leaves_work_to_undo(self) -> bool {
+        self >= Self::Stage
     }
 
     /// The step's share of the whole transaction's time, in percent, as measured on a typical update
