@@ -168,7 +168,7 @@ impl Handler<DropCommit> for OverlayActor {
     fn handle(&mut self, request: DropCommit, _: &mut Self::Context) -> Self::Result {
         let this = self.clone();
         Box::pin(async move {
-            this.mounts.stand_down(request.0).await?;
+            this.mounts.abandon(request.0).await?;
             this.files.discard(request.0).await?;
             this.tree.drop_commit(request.0).await
         })

@@ -161,6 +161,14 @@ impl Mounts for KernelMounts {
         guard::stand_down(&self.rescue, transaction).await
     }
 
+    async fn abandon(&self, transaction: TransactionId) -> PortResult<()> {
+        guard::stand_down(&self.rescue, transaction).await?;
+        let pin = format!("--pin={}", paths::peer_namespace(transaction).display());
+        rescue::run(&self.rescue, "unpin", vec![pin]).await?;
+        self.covered.borrow_mut().remove(&transaction);
+        Ok(())
+    }
+
     async fn collapse(&self, transaction: TransactionId) -> PortResult<()> {
         let arguments = self.collapse_arguments(transaction);
         let reply = rescue::run(&self.rescue, "collapse", arguments).await?;

@@ -143,11 +143,38 @@ pub(crate) fn collapse(pin: &Path, below: &[PathBuf]) -> Result<Reply, Trouble> 
     }
     let step_nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     drop(peer);
+    remove_pin(pin)?;
+    let layers = namespace::stack()?.layers.len();
+    Ok(Reply { changed, step_nanos, layers, carried: Vec::new() })
+}
+
+/// Removes `pin` without a collapse: what was prepared is not switched to, or was taken back. Does
+/// nothing when nothing is pinned.
+pub(crate) fn unpin(pin: &Path) -> Result<Reply, Trouble> {
+    HostNamespace::enter()?;
+    let pinned = is_pinned(pin)?;
+    if pinned {
+        remove_pin(pin)?;
+    }
+    let layers = namespace::stack()?.layers.len();
+    Ok(Reply { changed: pinned, step_nanos: 0, layers, carried: Vec::new() })
+}
+
+/// Removes `pin`, and with the last one the mount that pins are made on.
+fn remove_pin(pin: &Path) -> Result<(), Trouble> {
     rustix::mount::unmount(pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .tried(|| format!("unpin {}", pin.display()))?;
     std::fs::remove_file(pin).tried(|| format!("remove {}", pin.display()))?;
-    let layers = namespace::stack()?.layers.len();
-    Ok(Reply { changed, step_nanos, layers, carried: Vec::new() })
+    let Some(directory) = pin.parent() else { return Ok(()) };
+    let is_empty = std::fs::read_dir(directory)
+        .tried(|| format!("look into {}", directory.display()))?
+        .next()
+        .is_none();
+    if is_empty && is_mount_point(directory)? {
+        rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .tried(|| format!("unmount {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 fn open_links(links: &[PathBuf]) -> Result<Vec<File>, Trouble> {

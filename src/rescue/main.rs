@@ -45,6 +45,7 @@ fn run(command: &str, options: &Options) -> Result<Reply, Trouble> {
         "switch" => switch::switch(&options.tree()?),
         "unswitch" => switch::unswitch(&options.tree()?),
         "collapse" => collapse::collapse(&options.path("pin")?, &options.below()?),
+        "unpin" => collapse::unpin(&options.path("pin")?),
         "guard" => {
             guard::guard(&options.tree()?, options.number("deadline")?, &options.path("socket")?)
         }

@@ -27,6 +27,10 @@ pub trait Mounts: std::fmt::Debug {
     /// Stands the rescue guard down: health is good, or the tree is off again. Idempotent.
     async fn stand_down(&self, transaction: TransactionId) -> PortResult<()>;
 
+    /// Takes back what [`Mounts::prepare`] made: stands the guard down and removes the pinned
+    /// namespace. Undo.
+    async fn abandon(&self, transaction: TransactionId) -> PortResult<()>;
+
     /// Removes the covered tree below the top one everywhere, and the pinned namespace. Idempotent.
     async fn collapse(&self, transaction: TransactionId) -> PortResult<()>;
 }

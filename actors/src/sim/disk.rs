@@ -327,6 +327,14 @@ impl Mounts for SimDisk {
         .await
     }
 
+    async fn abandon(&self, transaction: TransactionId) -> PortResult<()> {
+        self.call("mounts.abandon", |state| {
+            state.guards.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
     async fn collapse(&self, _: TransactionId) -> PortResult<()> {
         self.call("mounts.collapse", |state| {
             let covered = state.mounted.len().saturating_sub(1);
