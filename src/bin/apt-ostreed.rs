@@ -1,7 +1,6 @@
 //! The daemon: one bus name, one coordinator, gone when it is not of use.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +13,7 @@ use apt_ostree_actors::download::Limits;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> ExitCode {
+fn main() {
     telemetry::begin("info");
     // One thread runs the actors; what blocks has threads or processes of its own.
     let system = actix::System::with_tokio_rt(|| {
@@ -23,13 +22,15 @@ fn main() -> ExitCode {
             .build()
             .expect("the kernel gives a process its epoll instance")
     });
-    match system.block_on(run()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match system.block_on(run()) {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // The actors' bus connections can only be dropped within the runtime, which outlives them so.
+    std::process::exit(status)
 }
 
 async fn run() -> anyhow::Result<()> {
