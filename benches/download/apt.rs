@@ -29,6 +29,7 @@ impl Apt {
             std::fs::create_dir_all(root.join(directory))?;
         }
         std::fs::write(root.join("var/lib/dpkg/status"), "")?;
+        std::fs::write(root.join("etc/apt/apt.conf"), "")?;
         let source = format!("deb [trusted=yes] {mirror} ./\n");
         std::fs::write(root.join("etc/apt/sources.list"), source)?;
         let packages = files.iter().map(|file| file.name.clone()).collect();
@@ -73,7 +74,7 @@ impl Apt {
         let root = self.root.display();
         let output = Command::new("apt-get")
             // Nothing of the machine's own configuration.
-            .env("APT_CONFIG", "/dev/null")
+            .env("APT_CONFIG", self.root.join("etc/apt/apt.conf"))
             .env_remove("http_proxy")
             .args(["-o", &format!("Dir={root}"), "-o", "APT::Sandbox::User=root"])
             .args(["-o", &format!("Dir::State::status={root}/var/lib/dpkg/status")])

@@ -107,8 +107,9 @@ impl HttpClient {
     }
 
     async fn fetch(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
-        let mut url = Url::parse(&request.uri)
-            .map_err(|error| FetchError::Unacceptable { reason: format!("its URI: {error}") })?;
+        let mut url = Url::parse(&request.uri).map_err(|error| FetchError::Unacceptable {
+            reason: format!("it is no URI: {error}"),
+        })?;
         for _ in 0..=MOST_REDIRECTS {
             let response = self.ask(&url, request).await?;
             match response.status() {

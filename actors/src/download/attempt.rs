@@ -136,7 +136,8 @@ async fn transfer(
     if let Some(total) = response.total_bytes
         && total != file.size_bytes
     {
-        return Err(Trouble::Mismatch(wrong_size(file, total)));
+        let expected = file.size_bytes;
+        return Err(Trouble::Mismatch(format!("its size is {total} bytes, not {expected}")));
     }
     if response.offset == 0 && offset > 0 {
         partial.restart().await.map_err(disk)?;
@@ -176,7 +177,7 @@ async fn receive(
         let slow = window.add(chunk.len(), asked.elapsed(), limits.slow_window);
         let length = partial.length_bytes() + chunk.len() as u64;
         if length > file.size_bytes {
-            return Err(Trouble::Mismatch(wrong_size(file, length)));
+            return Err(Trouble::Mismatch(too_long(file)));
         }
         partial.push(chunk).await.map_err(|error| session.disk_trouble(file, &error))?;
         progress.set(length);
@@ -186,9 +187,7 @@ async fn receive(
     }
     // Bytes after the end: a server that does not tell the size in advance may send another file.
     match patience.wait(limits.stall_timeout, body.next()).await? {
-        Some(Some(Ok(more))) if !more.is_empty() => {
-            Err(Trouble::Mismatch(wrong_size(file, file.size_bytes + more.len() as u64)))
-        }
+        Some(Some(Ok(more))) if !more.is_empty() => Err(Trouble::Mismatch(too_long(file))),
         _ => Ok(()),
     }
 }
@@ -237,8 +236,8 @@ fn passing(reason: String) -> Trouble {
     Trouble::Passing { reason, retry_after: None, gained: false }
 }
 
-fn wrong_size(file: &PackageFile, found: u64) -> String {
-    format!("its size is at least {found} bytes, not {}", file.size_bytes)
+fn too_long(file: &PackageFile) -> String {
+    format!("it is longer than {} bytes", file.size_bytes)
 }
 
 /// An error with its causes, each once: the lower layers like to repeat one another.

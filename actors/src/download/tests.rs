@@ -85,9 +85,12 @@ impl Http for Mirrors {
             }
             Act::Status(status, _) => return Err(FetchError::Refused { status }),
             Act::Silence => std::future::pending().await,
-            Act::Send(bytes) | Act::Unsized(bytes) | Act::Cancel(bytes, _) => (bytes, vec![]),
             Act::Break(bytes, _) => (bytes, vec![Err(broken())]),
-            Act::Stall(bytes, _) | Act::Trickle(bytes, _) => (bytes, vec![]),
+            Act::Send(bytes)
+            | Act::Unsized(bytes)
+            | Act::Cancel(bytes, _)
+            | Act::Stall(bytes, _)
+            | Act::Trickle(bytes, _) => (bytes, vec![]),
         };
         let total = bytes.len() as u64;
         let same = request.if_range == self.validator;
@@ -477,10 +480,10 @@ async fn another_file_than_the_index_promises_fails_verification_and_is_removed(
     let bytes = contents(14, 1000);
     for (act, part) in [
         (Act::Send(contents(15, 1000)), "its SHA-256 is"),
-        (Act::Send(contents(14, 1001)), "at least 1001 bytes, not 1000"),
+        (Act::Send(contents(14, 1001)), "its size is 1001 bytes, not 1000"),
         (Act::Send(contents(14, 999)), "999 bytes, not 1000"),
-        (Act::Unsized(contents(14, 1001)), "bytes, not 1000"),
-        (Act::Unsized(contents(14, 9000)), "bytes, not 1000"),
+        (Act::Unsized(contents(14, 1001)), "longer than 1000 bytes"),
+        (Act::Unsized(contents(14, 9000)), "longer than 1000 bytes"),
     ] {
         let (bench, outcome) = fetch_hello(&[(A, vec![act])], &bytes).await;
         let failure = outcome.unwrap_err();

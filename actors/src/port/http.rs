@@ -70,10 +70,11 @@ pub enum FetchError {
     /// The connection failed or broke.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server's answer is not to be followed: a redirect to a less safe place, or in a circle.
-    #[error("the server's answer is refused: {reason}")]
+    /// What the URI, apt's settings or the server want is not done; trying again is useless. A
+    /// redirect to a less safe place or in a circle, a certificate's file that cannot be read, …
+    #[error("{reason}")]
     Unacceptable {
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// This client does not speak the URI's scheme: apt itself has to.
