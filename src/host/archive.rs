@@ -83,7 +83,7 @@ impl Archive for DebArchive {
             drop(permit);
             inspected
         });
-        let name = path.file_name().unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         match inspected.await {
             Ok(Ok(contents)) => Ok(contents),
             Ok(Err(DebError::Cancelled)) => Err(cancelled()),

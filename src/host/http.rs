@@ -161,7 +161,7 @@ impl std::fmt::Debug for HttpClient {
 #[async_trait(?Send)]
 impl Http for HttpClient {
     async fn open(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
-        match request.uri.split_once(':').map(|(scheme, rest)| (scheme, rest)) {
+        match request.uri.split_once(':') {
             Some(("http" | "https", _)) => self.fetch(request).await,
             Some(("file" | "copy", rest)) => local::open(rest, request).await,
             _ => Err(FetchError::ForeignScheme { uri: request.uri.clone() }),

@@ -87,7 +87,8 @@ fn a_package_that_is_what_the_plan_says_is_verified_and_reported() {
 
 #[test]
 fn each_difference_from_the_plan_is_named_with_both_values() {
-    let cases: [(fn(&mut ArchiveContents), &str, &str); 5] = [
+    type Alter = fn(&mut ArchiveContents);
+    let cases: [(Alter, &str, &str); 5] = [
         (|c| c.size_bytes = 11, "\"11\"", "\"10\""),
         (|c| c.sha256 = digest("b"), "bbbb", "aaaa"),
         (|c| c.package = "hell\u{1b}o".to_owned(), "\"hell\\u{1b}o\"", "\"hello\""),

@@ -94,7 +94,7 @@ impl<R: Read> Read for Source<R> {
 
 /// What an error of a read means, also after it went through a decoder.
 pub(super) fn read_error(error: io::Error) -> DebError {
-    if error.get_ref().is_some_and(|inner| inner.is::<Cancelled>()) {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Cancelled>) {
         return DebError::Cancelled;
     }
     match error.kind() {

@@ -9,7 +9,7 @@ use tar::{EntryType, Header};
 use super::DebError;
 use super::source::read_error;
 
-const BLOCK_BYTES: u64 = 512;
+const BLOCK_BYTES: usize = 512;
 /// The longest name or link: the kernel takes no longer paths.
 const LONGEST_NAME: u64 = 4096;
 /// How much a member may unpack to in all. Debian's largest package unpacks to about 3 GiB; a small
@@ -61,7 +61,7 @@ impl<R: Read> Walk<R> {
         loop {
             self.skip(self.pending)?;
             self.pending = 0;
-            let mut block = [0; BLOCK_BYTES as usize];
+            let mut block = [0; BLOCK_BYTES];
             if !self.read_block(&mut block)? || block.iter().all(|byte| *byte == 0) {
                 let complete = long_name.is_none() && long_link.is_none();
                 return if complete {
@@ -79,10 +79,10 @@ impl<R: Read> Walk<R> {
             }
             match header.entry_type() {
                 EntryType::GNULongName => {
-                    long_name = Some(self.read_long(size, long_name.as_ref())?)
+                    long_name = Some(self.read_long(size, long_name.as_ref())?);
                 }
                 EntryType::GNULongLink => {
-                    long_link = Some(self.read_long(size, long_link.as_ref())?)
+                    long_link = Some(self.read_long(size, long_link.as_ref())?);
                 }
                 kind => {
                     let name = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -162,7 +162,7 @@ fn cut_short() -> DebError {
 }
 
 fn padded(size: u64) -> u64 {
-    size.next_multiple_of(BLOCK_BYTES)
+    size.next_multiple_of(BLOCK_BYTES as u64)
 }
 
 fn kind_of(kind: EntryType, link: Vec<u8>, name: &[u8]) -> Result<Kind, DebError> {

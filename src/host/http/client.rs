@@ -33,14 +33,14 @@ pub(super) fn make(settings: &Settings) -> Result<Client> {
         });
     }
     if let Some(uri) = &settings.proxy {
-        let proxy = Proxy::all(uri).map_err(|error| error.without_url());
+        let proxy = Proxy::all(uri).map_err(reqwest::Error::without_url);
         builder = builder.proxy(proxy.context("the proxy's URI cannot be used")?);
     }
     let builder = match &settings.tls {
         Some(tls) => add_tls(builder, tls)?,
         None => builder.tls_built_in_root_certs(false),
     };
-    builder.build().map_err(|error| error.without_url()).context("no client for these settings")
+    builder.build().map_err(reqwest::Error::without_url).context("no client for these settings")
 }
 
 fn add_tls(mut builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder> {
