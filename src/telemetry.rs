@@ -13,12 +13,11 @@ pub fn begin(default_filter: &str) {
         EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default_filter));
     // Under systemd JOURNAL_STREAM names the journal's socket: systemd.exec(5).
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    let (journal, terminal) = match journal {
-        Some(journal) => (Some(journal.with_filter(filter)), None),
-        None => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            (None, Some(layer.with_filter(filter)))
-        }
+    let (journal, terminal) = if let Some(journal) = journal {
+        (Some(journal.with_filter(filter)), None)
+    } else {
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        (None, Some(layer.with_filter(filter)))
     };
     tracing_subscriber::registry().with(journal).with(terminal).init();
 }

@@ -83,7 +83,7 @@ async fn plan_packages(
     let (resolution, later) = resolve_live(packages, selection, &context).await?;
     context.report.fraction(0.8);
     let impact = packages.impact(&resolution.changes).await?;
-    Ok(assemble(base, restart, selection, resolution, impact, later))
+    Ok(assemble(base, restart, selection, resolution, impact, &later))
 }
 
 /// Resolves until nothing is left that must wait for the next boot; answers that apart. What waits
@@ -150,7 +150,7 @@ fn assemble(
     selection: &Selection,
     resolution: Resolution,
     impact: Impact,
-    later: Vec<PackageChange>,
+    later: &[PackageChange],
 ) -> Plan {
     let mut refused = resolution.refused.clone();
     refused.extend(later.iter().map(|change| Refusal {

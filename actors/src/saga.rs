@@ -147,9 +147,10 @@ impl<'a> Fold<'a> {
                 self.standing[index] = Standing::Started;
             }
             Mark::Succeeded(step) => self.set_started(step, Standing::Succeeded)?,
-            Mark::Failed(step) => self.set_started(step, Standing::Failed)?,
             // An undo that was begun is begun again: every undo is idempotent.
-            Mark::UndoStarted(step) => self.set_started(step, Standing::Failed)?,
+            Mark::Failed(step) | Mark::UndoStarted(step) => {
+                self.set_started(step, Standing::Failed)?;
+            }
             Mark::Undone(step) => self.set_started(step, Standing::Undone)?,
             Mark::UndoFailed(step) => self.set_started(step, Standing::UndoFailed)?,
             Mark::Aborted(abort) => self.aborted = self.aborted.or(Some(abort)),
@@ -200,11 +201,10 @@ impl<'a> Fold<'a> {
     }
 
     fn outcome_of_unwind(&self) -> Outcome {
-        let left_work = self
-            .steps
-            .iter()
-            .zip(&self.standing)
-            .any(|(step, standing)| step.leaves_work_to_undo() && *standing != Standing::Untouched);
+        let left_work =
+            self.steps.iter().zip(&self.standing).any(|(step, standing)| {
+                step.leaves_work_to_undo() && *standing != Standing::Untouched
+            });
         match (self.aborted, left_work) {
             (Some(Abort::Cancelled), _) => Outcome::Cancelled,
             (_, true) => Outcome::RolledBack,
@@ -302,7 +302,7 @@ mod tests {
                 log.iter().filter(|m| matches!(m, Started(s) if s.leaves_work_to_undo())).collect();
             match log.last() {
                 Some(Finished(Outcome::Committed)) => {
-                    assert!(is_past_pivot(STEPS, &log[..log.len() - 1]))
+                    assert!(is_past_pivot(STEPS, &log[..log.len() - 1]));
                 }
                 Some(Finished(Outcome::RolledBack)) => assert!(!started.is_empty()),
                 Some(Finished(Outcome::Failed)) => assert!(started.is_empty()),

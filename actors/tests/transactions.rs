@@ -1,6 +1,8 @@
 //! Whole transactions on the simulated host: whatever fails, the host ends in the state before or in
 //! the state after, and says which.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test that calls it")]
+
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -115,13 +117,12 @@ fn an_error_or_a_panic_in_any_call_ends_in_the_state_before_or_after() {
     in_system(async {
         let (before, after, calls) = golden().await;
         let mut cases = 0;
-        for index in 0..calls.len() {
+        for (index, call) in calls.iter().enumerate() {
             for fault in [SimFault::ErrorBefore, SimFault::ErrorAfter, SimFault::Panic] {
                 let (host, state) = (SimHost::booted(), directory());
                 host.fail_call(index, fault);
                 let record = Daemon::start(&host, state.path()).await.update().await;
                 let world = host.state();
-                let call = &calls[index];
                 let context = format!("{fault:?} at call {index}, {call}: {record:?}");
                 if record.outcome.is_success() {
                     assert_eq!(world, after, "{context}");
@@ -140,7 +141,7 @@ fn an_error_or_a_panic_in_any_call_ends_in_the_state_before_or_after() {
 #[test]
 fn a_daemon_that_dies_in_any_call_is_followed_by_one_that_ends_before_or_after() {
     let (before, after, calls) = in_system(golden());
-    for index in 0..calls.len() {
+    for (index, call) in calls.iter().enumerate() {
         let (host, state) = (SimHost::booted(), directory());
         // The first daemon hangs in the call and is dropped with its system.
         in_system(async {
@@ -157,7 +158,7 @@ fn a_daemon_that_dies_in_any_call_is_followed_by_one_that_ends_before_or_after()
         let mut world = host.state();
         // The lock was the dead process's own, and went with it.
         world.locked = false;
-        let context = format!("dead in call {index}, {}: {record:?}", calls[index]);
+        let context = format!("dead in call {index}, {call}: {record:?}");
         let expected = if record.outcome.is_success() { &after } else { &before };
         assert_eq!(&world, expected, "{context}");
     }
@@ -166,7 +167,7 @@ fn a_daemon_that_dies_in_any_call_is_followed_by_one_that_ends_before_or_after()
 #[test]
 fn a_reboot_in_mid_update_ends_in_the_deployment_that_is_booted() {
     let (before, after, calls) = in_system(golden());
-    for index in 0..calls.len() {
+    for (index, call) in calls.iter().enumerate() {
         let (host, state) = (SimHost::booted(), directory());
         in_system(async {
             host.fail_call(index, SimFault::Hang);
@@ -182,12 +183,11 @@ fn a_reboot_in_mid_update_ends_in_the_deployment_that_is_booted() {
         });
         let world = host.state().disk;
         let expected = if record.outcome.is_success() { &after.disk } else { &before.disk };
-        assert_eq!(world.files, expected.files, "call {index}, {}: {record:?}", calls[index]);
+        assert_eq!(world.files, expected.files, "call {index}, {call}: {record:?}");
         assert_eq!(
             world.deployed.first(),
             expected.deployed.first(),
-            "call {index}, {}: {record:?}",
-            calls[index]
+            "call {index}, {call}: {record:?}"
         );
     }
 }

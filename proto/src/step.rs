@@ -112,11 +112,10 @@ impl Step {
     /// of ten packages. The shares of all steps add up to 100.
     pub fn weight(self) -> u32 {
         match self {
-            Self::Plan => 8,
+            Self::Plan | Self::Commit | Self::StartUnits => 8,
             Self::Download => 20,
             Self::Verify | Self::Stage | Self::StopUnits => 2,
             Self::Install => 26,
-            Self::Commit | Self::StartUnits => 8,
             Self::Switch => 4,
             Self::CheckHealth => 10,
             Self::Deploy | Self::Finalize => 5,

@@ -46,7 +46,7 @@ impl Display {
                 }
             }
             Told::Message { level, text } if level == "warning" => {
-                self.print(&format!("warning: {text}"))
+                self.print(&format!("warning: {text}"));
             }
             Told::Message { .. } => {}
             Told::Error { message, .. } => self.print(&format!("failed: {message}")),

@@ -218,11 +218,12 @@ fn reason(reason: &Reason) -> String {
             let verb = serde_json::to_string(verb).unwrap_or_default();
             format!("{package} asks for {}", verb.trim_matches('"'))
         }
-        Reason::UnitFile { path } => format!("{} changes", path.display()),
         Reason::OldCode { pid, path } => format!("process {pid} uses {}", path.display()),
         Reason::OwnMount { path } => format!("has a mount of its own on {}", path.display()),
         Reason::Package { package } => format!("belongs to {package}"),
-        Reason::Configuration { path } => format!("{} changes", path.display()),
+        Reason::UnitFile { path } | Reason::Configuration { path } => {
+            format!("{} changes", path.display())
+        }
     }
 }
 

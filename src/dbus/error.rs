@@ -9,7 +9,7 @@ use zbus::names::ErrorName;
 /// A failure on its way to a caller.
 #[derive(Debug)]
 pub struct Error {
-    failure: Failure,
+    failure: Box<Failure>,
     name: String,
     text: String,
 }
@@ -18,7 +18,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let name = format!("{ERROR_PREFIX}{}", failure.code);
         let text = format!("{}. {}", failure.message, failure.hint);
-        Self { failure, name, text }
+        Self { failure: Box::new(failure), name, text }
     }
 }
 

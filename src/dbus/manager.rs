@@ -147,15 +147,12 @@ impl Manager {
     async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
         self.activity.note();
         self.authority.allow(&header, ACTION_CANCEL).await?;
-        match self.coordinator.send(WatchTransaction).await? {
-            Some(running) => {
-                let id = running.borrow().id;
-                Ok(self.coordinator.send(CancelTransaction(id)).await??)
-            }
-            None => {
-                let text = "no transaction runs";
-                Err(Failure::new(ErrorCode::NotFound, text).into())
-            }
+        if let Some(running) = self.coordinator.send(WatchTransaction).await? {
+            let id = running.borrow().id;
+            Ok(self.coordinator.send(CancelTransaction(id)).await??)
+        } else {
+            let text = "no transaction runs";
+            Err(Failure::new(ErrorCode::NotFound, text).into())
         }
     }
 
@@ -208,7 +205,8 @@ impl Manager {
 
     /// The daemon's version.
     #[zbus(property)]
-    async fn version(&self) -> &'static str {
+    #[expect(clippy::unused_self, reason = "properties are read from an object")]
+    fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
     }
 

@@ -67,43 +67,43 @@ impl Transaction {
 
     /// What was asked for.
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn title(&self) -> &str {
+    fn title(&self) -> &str {
         &self.status.title
     }
 
     /// `running`, `undoing` or `finished`.
     #[zbus(property)]
-    async fn state(&self) -> &'static str {
+    fn state(&self) -> &'static str {
         self.status.phase.state()
     }
 
     /// The step or the outcome.
     #[zbus(property)]
-    async fn status(&self) -> &'static str {
+    fn status(&self) -> &'static str {
         self.status.phase.detail()
     }
 
     /// 0 to 100, or 101.
     #[zbus(property)]
-    async fn percentage(&self) -> u32 {
+    fn percentage(&self) -> u32 {
         self.status.percentage
     }
 
     /// Bytes a second.
     #[zbus(property(emits_changed_signal = "false"))]
-    async fn speed(&self) -> u64 {
+    fn speed(&self) -> u64 {
         self.status.speed
     }
 
     /// Seconds.
     #[zbus(property(emits_changed_signal = "false"))]
-    async fn remaining_time(&self) -> u32 {
+    fn remaining_time(&self) -> u32 {
         u32::try_from(self.status.remaining_seconds).unwrap_or(u32::MAX)
     }
 
     /// Whether a cancel will be heard.
     #[zbus(property)]
-    async fn allow_cancel(&self) -> bool {
+    fn allow_cancel(&self) -> bool {
         self.status.cancellable
     }
 

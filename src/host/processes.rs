@@ -182,14 +182,13 @@ impl Host {
         let mut found: BTreeMap<UnitName, BTreeSet<PathBuf>> = BTreeMap::new();
         for process in self.processes()? {
             let Some(namespace) = own_namespace(&process) else { continue };
-            let mounts = match namespaces.get(&namespace) {
-                Some(mounts) => mounts,
-                None => {
-                    // Each namespace once: services are many, namespaces few.
-                    let Ok(text) = fs::read(process.directory.join("mountinfo")) else { continue };
-                    let own = mountinfo::below_usr(&text).filter(|path| !of_host.contains(path));
-                    namespaces.entry(namespace).or_insert(own.collect())
-                }
+            let mounts = if let Some(mounts) = namespaces.get(&namespace) {
+                mounts
+            } else {
+                // Each namespace once: services are many, namespaces few.
+                let Ok(text) = fs::read(process.directory.join("mountinfo")) else { continue };
+                let own = mountinfo::below_usr(&text).filter(|path| !of_host.contains(path));
+                namespaces.entry(namespace).or_insert(own.collect())
             };
             if mounts.is_empty() {
                 continue;

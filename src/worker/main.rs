@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         tasks::REFRESH => perform(&output, apt::refresh),
         tasks::RESOLVE => perform(&output, apt::resolve),
         tasks::FETCH => perform(&output, apt::fetch),
-        tasks::INSTALL => perform(&output, apt::install),
+        tasks::INSTALL => perform(&output, |request, output| apt::install(&request, output)),
         tasks::TRANSPORT => perform(&output, apt::transport),
         sandbox_task::SANDBOX => perform(&output, |request, output| {
             sandbox::enter(&request, output).map(|_: std::convert::Infallible| ())

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// One package to build: name, version, further control fields.
-pub struct Deb {
+pub(crate) struct Deb {
     pub name: &'static str,
     pub version: &'static str,
     pub fields: &'static str,
@@ -27,11 +27,11 @@ pub struct Deb {
 }
 
 impl Deb {
-    pub fn new(name: &'static str, version: &'static str, fields: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str, version: &'static str, fields: &'static str) -> Self {
         Self { name, version, fields, files: &[] }
     }
 
-    pub fn with(self, files: &'static [(&'static str, &'static str)]) -> Self {
+    pub(crate) fn with(self, files: &'static [(&'static str, &'static str)]) -> Self {
         Self { files, ..self }
     }
 
@@ -48,13 +48,13 @@ impl Deb {
     }
 }
 
-pub struct Scratch {
+pub(crate) struct Scratch {
     directory: TempDir,
 }
 
 impl Scratch {
     /// A root with `installed` in its dpkg database and `offered` in its signed repository.
-    pub fn new(installed: &[Deb], offered: &[Deb]) -> Self {
+    pub(crate) fn new(installed: &[Deb], offered: &[Deb]) -> Self {
         let scratch = Self { directory: TempDir::new().expect("a temporary directory") };
         for directory in [
             "etc/apt/apt.conf.d",
@@ -87,15 +87,15 @@ impl Scratch {
         scratch
     }
 
-    pub fn path(&self, relative: &str) -> PathBuf {
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.directory.path().join(relative)
     }
 
-    pub fn write(&self, relative: &str, text: &str) {
+    pub(crate) fn write(&self, relative: &str, text: &str) {
         fs::write(self.path(relative), text).expect("a file");
     }
 
-    pub fn read(&self, relative: &str) -> String {
+    pub(crate) fn read(&self, relative: &str) -> String {
         fs::read_to_string(self.path(relative)).expect("a file")
     }
 
@@ -119,7 +119,7 @@ impl Scratch {
     }
 
     /// Writes the dpkg database; the packages named in `held` are held.
-    pub fn write_status(&self, installed: &[Deb], held: &[&str]) {
+    pub(crate) fn write_status(&self, installed: &[Deb], held: &[&str]) {
         let mut text = String::new();
         for deb in installed {
             let want = if held.contains(&deb.name) { "hold" } else { "install" };
@@ -129,7 +129,7 @@ impl Scratch {
         self.write("var/lib/dpkg/status", &text);
     }
 
-    pub fn write_sources(&self, options: &str) {
+    pub(crate) fn write_sources(&self, options: &str) {
         // With `file:`, apt's lists would be links to the repository's own files.
         let key = self.path("etc/apt/key.asc");
         let line = format!(
@@ -140,7 +140,7 @@ impl Scratch {
         self.write("etc/apt/sources.list", &line);
     }
 
-    pub fn build(&self, deb: &Deb) {
+    pub(crate) fn build(&self, deb: &Deb) {
         let tree = self.path(&format!("build/{}_{}", deb.name, deb.version));
         fs::create_dir_all(tree.join("DEBIAN")).expect("a directory");
         fs::write(tree.join("DEBIAN/control"), deb.control()).expect("a file");
@@ -156,7 +156,7 @@ impl Scratch {
     }
 
     /// Writes the indexes anew; `release_options` are apt-ftparchive's `-o` values, space separated.
-    pub fn index(&self, release_options: &str) {
+    pub(crate) fn index(&self, release_options: &str) {
         let packages = run(Command::new("apt-ftparchive")
             .args(["packages", "pool"])
             .current_dir(self.path("repo")));
@@ -178,7 +178,10 @@ impl Scratch {
         }
         let release = run(command.args(["release", "dists/stable"]).current_dir(self.path("repo")));
         fs::write(self.path("repo/dists/stable/Release"), release.stdout).expect("a file");
-        let _ = fs::remove_file(self.path("repo/dists/stable/InRelease"));
+        match fs::remove_file(self.path("repo/dists/stable/InRelease")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
     }
 
     fn gpg(&self) -> Command {
@@ -188,7 +191,7 @@ impl Scratch {
         command
     }
 
-    pub fn make_key(&self, name: &str) {
+    pub(crate) fn make_key(&self, name: &str) {
         let user = format!("{name} <{name}@example.org>");
         run(self.gpg().args(["--quick-generate-key", &user, "ed25519", "sign", "never"]));
     }
@@ -198,7 +201,7 @@ impl Scratch {
         fs::write(self.path(relative), key.stdout).expect("a file");
     }
 
-    pub fn sign(&self, name: &str) {
+    pub(crate) fn sign(&self, name: &str) {
         let release = self.path("repo/dists/stable");
         run(self
             .gpg()
@@ -208,7 +211,7 @@ impl Scratch {
     }
 
     /// Runs a task of the worker that was built with this test.
-    pub async fn task<Request: Serialize, Answer: DeserializeOwned>(
+    pub(crate) async fn task<Request: Serialize, Answer: DeserializeOwned>(
         &self,
         task: &str,
         request: &Request,
@@ -227,11 +230,11 @@ impl Scratch {
         (answer, seen)
     }
 
-    pub async fn refresh(&self) -> PortResult<()> {
+    pub(crate) async fn refresh(&self) -> PortResult<()> {
         self.task(tasks::REFRESH, &()).await.0
     }
 
-    pub async fn resolve(&self, selection: Selection) -> PortResult<Resolution> {
+    pub(crate) async fn resolve(&self, selection: Selection) -> PortResult<Resolution> {
         self.task(tasks::RESOLVE, &tasks::ResolveRequest { selection, kept: Vec::new() }).await.0
     }
 }
@@ -251,7 +254,7 @@ impl Drop for Scratch {
     }
 }
 
-pub fn selection(upgrade: &[&str], install: &[&str], remove: &[&str]) -> Selection {
+pub(crate) fn selection(upgrade: &[&str], install: &[&str], remove: &[&str]) -> Selection {
     let specs = |names: &[&str]| {
         names.iter().map(|name| PackageSpec::parse(name).expect("a name")).collect()
     };

@@ -206,7 +206,7 @@ impl Drive {
     ) -> Result<(), Failure> {
         let entry = Entry::new(Mark::Succeeded(step));
         self.log(payload.map_or(entry.clone(), |payload| entry.with(payload))).await?;
-        let is_empty = self.facts.plan.as_ref().is_some_and(|plan| plan.is_empty());
+        let is_empty = self.facts.plan.as_ref().is_some_and(apt_ostree_proto::plan::Plan::is_empty);
         if step == Step::Plan && is_empty && self.steps.len() > 1 {
             self.log(Entry::new(Mark::Satisfied)).await?;
         }

@@ -161,7 +161,7 @@ impl Drive {
         ask(&workers.package, ArchiveLock::Take).await?;
         let changes = self.planned()?.changes.clone();
         let (archives, limits) =
-            (self.parts.settings.archives.clone(), self.parts.settings.download.clone());
+            (self.parts.settings.archives.clone(), self.parts.settings.download);
         let workers = workers.clone();
         self.reporting(async move |context| {
             let (finished, files) = mpsc::unbounded_channel();

@@ -18,7 +18,7 @@ use crate::supervisor::GetWorkers;
 
 /// Takes up every transaction that has not ended, newest first.
 pub(super) async fn recover(parts: &Parts) -> Result<(), Failure> {
-    let mut unfinished = parts.journal.with(|journal| journal.unfinished()).await?;
+    let mut unfinished = parts.journal.with(super::super::journal::Journal::unfinished).await?;
     unfinished.reverse();
     for recorded in unfinished {
         tracing::warn!(transaction = %recorded.id, title = recorded.title, "was interrupted");

@@ -46,7 +46,7 @@ pub enum Payload {
     Installed(InstallReport),
     /// Of Commit, succeeded: everything that the switch and its undo need.
     Committed(Box<Committed>),
-    /// Of StopUnits, started: what its undo needs.
+    /// Of `StopUnits`, started: what its undo needs.
     UnitStates(BTreeMap<UnitName, UnitState>),
     /// Of Deploy, started: what its undo and the recovery need.
     Deploying(CommitId),

@@ -69,7 +69,7 @@ fn digest() -> PortResult<Sha256> {
     Sha256::parse(digits).map_err(odd)
 }
 
-fn odd(error: apt_ostree_proto::id::InvalidName) -> Failure {
+fn odd(error: impl std::error::Error + 'static) -> Failure {
     Failure::caused(ErrorCode::Internal, "a simulated name is odd", &error)
 }
 

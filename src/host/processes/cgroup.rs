@@ -68,7 +68,7 @@ pub(super) fn owner(text: &str, root: &Root) -> Owner {
         return Owner::Container;
     }
     // Slices nest; what follows the first unit that is no slice is the unit's own business.
-    let unit = parts().find(|part| !part.ends_with(".slice"));
+    let unit = parts().find(|part| part.strip_suffix(".slice").is_none());
     if parts().any(|part| part == "user.slice") {
         return Owner::Nobody;
     }

@@ -152,12 +152,11 @@ async fn cancel(
             Err(error) => Err(failure("a job cannot be cancelled", &error)),
         }
     };
-    match tokio::time::timeout(CANCEL_TIMEOUT, work).await {
-        Ok(result) => result,
-        Err(_) => {
-            tracing::warn!(job = job.as_str(), "cancelled job not removed in time");
-            Ok(())
-        }
+    if let Ok(result) = tokio::time::timeout(CANCEL_TIMEOUT, work).await {
+        result
+    } else {
+        tracing::warn!(job = job.as_str(), "cancelled job not removed in time");
+        Ok(())
     }
 }
 

@@ -104,7 +104,7 @@ impl<'a, 'cache> Clashes<'a, 'cache> {
                 }
                 // An installed package that has a newer candidate may step out of the way.
                 if target.is_installed()
-                    && let Some(newer) = self.replacement(&other)
+                    && let Some(newer) = replacement(&other)
                     && newer.version() != target.version()
                 {
                     self.visit(&newer, depth + 1);
@@ -150,7 +150,7 @@ impl<'a, 'cache> Clashes<'a, 'cache> {
         for dependent in dependents {
             let Some(installed) = dependent.installed() else { continue };
             if let Some(broken) = self.broken_by(&installed, version) {
-                match self.replacement(&dependent) {
+                match replacement(&dependent) {
                     Some(newer) if newer.version() != installed.version() => {
                         self.visit(&newer, depth + 1);
                     }
@@ -213,16 +213,8 @@ impl<'a, 'cache> Clashes<'a, 'cache> {
             return wanted.version() == version.version();
         }
         let is_candidate =
-            || self.replacement(&package).is_some_and(|other| other.version() == version.version());
+            || replacement(&package).is_some_and(|other| other.version() == version.version());
         version.is_installed() || is_candidate()
-    }
-
-    /// The version that a package may be changed to.
-    fn replacement<'b>(&self, package: &Package<'b>) -> Option<Version<'b>> {
-        if package.selected_state() == PkgSelectedState::Hold {
-            return package.installed();
-        }
-        package.candidate()
     }
 
     /// Why a package does not satisfy a dependency.
@@ -314,4 +306,12 @@ fn relation(dependency: &Dependency<'_>) -> String {
         })
         .collect();
     alternatives.join(" | ")
+}
+
+/// The version that a package may be changed to.
+fn replacement<'a>(package: &Package<'a>) -> Option<Version<'a>> {
+    if package.selected_state() == PkgSelectedState::Hold {
+        return package.installed();
+    }
+    package.candidate()
 }

@@ -58,17 +58,16 @@ pub(super) fn version<'a>(
     spec: &PackageSpec,
 ) -> Result<Option<Version<'a>>, Failure> {
     let Some(wanted) = &spec.version else { return Ok(None) };
-    match package.get_version(wanted.as_str()) {
-        Some(version) => Ok(Some(version)),
-        None => {
-            let known: Vec<String> =
-                package.versions().take(MOST_OFFERS).map(|v| v.version().to_owned()).collect();
-            Err(Failure::new(
-                ErrorCode::NotFound,
-                format!("\"{}\" has no version {wanted}", label(package)),
-            )
-            .with_hint(format!("Known versions: {}.", known.join(", "))))
-        }
+    if let Some(version) = package.get_version(wanted.as_str()) {
+        Ok(Some(version))
+    } else {
+        let known: Vec<String> =
+            package.versions().take(MOST_OFFERS).map(|v| v.version().to_owned()).collect();
+        Err(Failure::new(
+            ErrorCode::NotFound,
+            format!("\"{}\" has no version {wanted}", label(package)),
+        )
+        .with_hint(format!("Known versions: {}.", known.join(", "))))
     }
 }
 

@@ -56,9 +56,9 @@ const MOST_NAMED: usize = 10;
 
 /// Changes exactly the packages of the request, in an order that libapt stands for, and checks that
 /// dpkg's database says so afterwards.
-pub(crate) fn install(request: InstallRequest, output: &Output) -> Result<(), Failure> {
+pub(crate) fn install(request: &InstallRequest, output: &Output) -> Result<(), Failure> {
     let config = Config::new();
-    configure(&config, &request);
+    configure(&config, request);
     check_files(&config, &request.changes)?;
     let cache = cache::open(&config)?;
     mark(&cache, &request.changes)?;

@@ -163,14 +163,12 @@ struct StatusStep {
 /// Reads `pmstatus:PACKAGE:PERCENTAGE:TEXT`. The text is in English: the worker sets no locale.
 fn parse_status(line: &str) -> Option<StatusStep> {
     let rest = line.strip_prefix("pmstatus:")?;
-    let (head, text) = match rest.split_once(": ") {
-        // A package with an architecture holds a colon, a percentage is the last field of the head.
-        Some((head, text)) => (head, text),
-        None => {
-            let at = rest.char_indices().filter(|(_, c)| *c == ':').nth(1)?.0;
-            (&rest[..at], &rest[at + 1..])
-        }
+    // A package with an architecture holds a colon, a percentage is the last field of the head.
+    let second_colon = || {
+        let at = rest.char_indices().filter(|(_, c)| *c == ':').nth(1)?.0;
+        Some((&rest[..at], &rest[at + 1..]))
     };
+    let (head, text) = rest.split_once(": ").or_else(second_colon)?;
     let (package, percent) = head.rsplit_once(':')?;
     let percent: f64 = percent.parse().ok()?;
     // libapt's own name for a run of dpkg.

@@ -162,9 +162,11 @@ fn parse_credentials(text: &str) -> Vec<Credential> {
                 let (login, password) = (String::new(), String::new());
                 credentials.push(Credential { machine, login, password });
             }
-            ("login", Some(entry)) => entry.login = tokens.next().unwrap_or_default().to_owned(),
+            ("login", Some(entry)) => {
+                tokens.next().unwrap_or_default().clone_into(&mut entry.login);
+            }
             ("password", Some(entry)) => {
-                entry.password = tokens.next().unwrap_or_default().to_owned();
+                tokens.next().unwrap_or_default().clone_into(&mut entry.password);
             }
             _ => {}
         }

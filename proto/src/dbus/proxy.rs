@@ -1,0 +1,139 @@
+//! Proxies for Rust clients.
+
+#![expect(
+    missing_docs,
+    reason = "zbus's macro writes constructors and listeners without documentation"
+)]
+
+use zbus::zvariant::OwnedObjectPath;
+
+use super::Options;
+
+/// The manager.
+#[zbus::proxy(
+    interface = "org.aptostree1.Manager",
+    default_service = "org.aptostree1",
+    default_path = "/org/aptostree1",
+    gen_blocking = false
+)]
+pub trait Manager {
+    /// Begins an update and answers its transaction at once. Options: `packages`, `install`,
+    /// `remove` (`as`), `target` (`s`: a commit or `pending`), `plan` (`s`), `restart` (`s`:
+    /// `as-packages-ask`, `affected`, `never`), `force`, `refresh`, `dry-run` (`b`).
+    fn apply_live(&self, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Fetches the package lists and makes the plan of a whole upgrade. Options: `refresh` (`b`).
+    fn check(&self, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Begins the rollback of the transaction `id` and all later ones; 0 means the last.
+    fn rollback(&self, id: u64, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Cancels the running transaction.
+    fn cancel(&self) -> zbus::Result<()>;
+
+    /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
+    fn get_status(&self) -> zbus::Result<String>;
+
+    /// The newest records of the history as a JSON list, newest first.
+    fn get_history(&self, limit: u32) -> zbus::Result<String>;
+
+    /// One finished transaction as JSON: its record and its log.
+    fn get_record(&self, id: u64) -> zbus::Result<String>;
+
+    /// A transaction began.
+    #[zbus(signal)]
+    fn transaction_added(&self, transaction: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// A transaction ended.
+    #[zbus(signal)]
+    fn transaction_removed(&self, transaction: OwnedObjectPath, outcome: &str) -> zbus::Result<()>;
+
+    /// What an update leads to has changed: a plan was made, or an update was applied or undone.
+    #[zbus(signal)]
+    fn updates_changed(&self) -> zbus::Result<()>;
+
+    /// The daemon's version.
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// The running transaction's object, or `/`.
+    #[zbus(property)]
+    fn active_transaction(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// The commit of the booted deployment.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn booted_commit(&self) -> zbus::Result<String>;
+
+    /// The commit that runs.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn running_commit(&self) -> zbus::Result<String>;
+}
+
+/// One transaction. The object stays for as long as the daemon runs.
+#[zbus::proxy(
+    interface = "org.aptostree1.Transaction",
+    default_service = "org.aptostree1",
+    gen_blocking = false
+)]
+pub trait Transaction {
+    /// Cancels it.
+    fn cancel(&self) -> zbus::Result<()>;
+
+    /// Its plan as JSON, once there is one; the empty text before.
+    fn get_plan(&self) -> zbus::Result<String>;
+
+    /// Its record as JSON, once it has ended; the empty text before.
+    fn get_record(&self) -> zbus::Result<String>;
+
+    /// What was asked for, in one line.
+    #[zbus(property)]
+    fn title(&self) -> zbus::Result<String>;
+
+    /// `running`, `undoing` or `finished`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// The step that runs or is undone; the outcome once it has ended.
+    #[zbus(property)]
+    fn status(&self) -> zbus::Result<String>;
+
+    /// 0 to 100 over the whole transaction, never falling; 101 when unknown.
+    #[zbus(property)]
+    fn percentage(&self) -> zbus::Result<u32>;
+
+    /// Bytes a second while downloading.
+    #[zbus(property)]
+    fn speed(&self) -> zbus::Result<u64>;
+
+    /// Seconds until the download is complete; 0 when unknown.
+    #[zbus(property)]
+    fn remaining_time(&self) -> zbus::Result<u32>;
+
+    /// Whether a cancel will still be heard.
+    #[zbus(property)]
+    fn allow_cancel(&self) -> zbus::Result<bool>;
+
+    /// The state or the step changed: `running`, `undoing` or `finished`, and the step or outcome.
+    #[zbus(signal)]
+    fn phase_changed(&self, state: &str, detail: &str) -> zbus::Result<()>;
+
+    /// The whole transaction's progress.
+    #[zbus(signal)]
+    fn progress(&self, percentage: u32, speed: u64, remaining_time: u32) -> zbus::Result<()>;
+
+    /// One package's or unit's progress.
+    #[zbus(signal)]
+    fn item_progress(&self, item: &str, status: &str, percentage: u32) -> zbus::Result<()>;
+
+    /// A line of a tool's output (`log`), or something to know (`info`) or to act on (`warning`).
+    #[zbus(signal)]
+    fn message(&self, level: &str, text: &str) -> zbus::Result<()>;
+
+    /// It failed: the code, what happened, what to do.
+    #[zbus(signal)]
+    fn error(&self, code: &str, message: &str, hint: &str) -> zbus::Result<()>;
+
+    /// It ended: the outcome, and the exit status that the CLI gives.
+    #[zbus(signal)]
+    fn finished(&self, outcome: &str, exit_status: u32) -> zbus::Result<()>;
+}
