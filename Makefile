@@ -1,6 +1,7 @@
 # make demo           the main job on a real OSTree Debian, booted in namespaces (KEEP=1 leaves it running)
 # make test           all tests, those on booted hosts included
 # make bench          ours against the peers, in one run (ONLY=id for one row)
+# make lint           formatting, clippy and the dependencies' licences and sources
 # make deb            the Debian package, in target/deb/
 # make torture        crashes and power cuts at every step
 # make demo-clean     removes what a demo or a killed test left
@@ -9,7 +10,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites build deb image demo demo-clean test bench torture clean
+.PHONY: help prerequisites build deb image demo demo-clean test bench lint torture clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -38,6 +39,11 @@ demo-clean:
 test: image
 	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked && cargo test --workspace --locked --doc --quiet; \
 	else cargo test --workspace --locked; fi
+
+lint: prerequisites
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	.ci/cargo-deny --locked check licenses bans sources
 
 bench: image
 	ONLY=$(ONLY) cargo bench --locked --bench main
