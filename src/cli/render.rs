@@ -73,7 +73,7 @@ pub(super) fn failure(failure: &Failure) {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|title| (*title).to_owned()));
     if let Some(column) = table.column_mut(0) {
         column.set_padding((0, 1));
@@ -189,10 +189,11 @@ fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
 
 fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
     section(out, "Units", effects, |effect| {
-        let mut reasons: Vec<String> =
-            effect.reasons.iter().take(MOST_REASONS).map(reason).collect();
-        if effect.reasons.len() > MOST_REASONS {
-            reasons.push(format!("{} more", effect.reasons.len() - MOST_REASONS));
+        let mut reasons = reasons(&effect.reasons);
+        if reasons.len() > MOST_REASONS {
+            let more = reasons.len() - MOST_REASONS;
+            reasons.truncate(MOST_REASONS);
+            reasons.push(format!("{more} more"));
         }
         if let Some(why) = &effect.left_because {
             reasons.push(format!("left: {why}"));
@@ -212,19 +213,38 @@ fn action(action: UnitAction) -> &'static str {
     }
 }
 
-fn reason(reason: &Reason) -> String {
-    match reason {
-        Reason::Script { package, verb } => {
-            let verb = serde_json::to_string(verb).unwrap_or_default();
-            format!("{package} asks for {}", verb.trim_matches('"'))
-        }
-        Reason::OldCode { pid, path } => format!("process {pid} uses {}", path.display()),
-        Reason::OwnMount { path } => format!("has a mount of its own on {}", path.display()),
-        Reason::Package { package } => format!("belongs to {package}"),
-        Reason::UnitFile { path } | Reason::Configuration { path } => {
-            format!("{} changes", path.display())
+/// The reasons for people: a process that uses many replaced files is one reason.
+fn reasons(all: &[Reason]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut processes: Vec<(u32, Vec<String>)> = Vec::new();
+    for reason in all {
+        match reason {
+            Reason::Script { package, verb } => {
+                let verb = serde_json::to_string(verb).unwrap_or_default();
+                lines.push(format!("{package} asks for {}", verb.trim_matches('"')));
+            }
+            Reason::UnitFile { path } | Reason::Configuration { path } => {
+                lines.push(format!("{} changes", path.display()));
+            }
+            Reason::OldCode { pid, path } => {
+                let file = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
+                match processes.iter_mut().find(|(process, _)| process == pid) {
+                    Some((_, files)) => files.push(file),
+                    None => processes.push((*pid, vec![file])),
+                }
+            }
+            Reason::OwnMount { path } => {
+                lines.push(format!("has a mount of its own on {}", path.display()));
+            }
+            Reason::Package { package } => lines.push(format!("belongs to {package}")),
         }
     }
+    lines.extend(processes.into_iter().map(|(pid, files)| match files.as_slice() {
+        [file] => format!("process {pid} uses {file}"),
+        [file, rest @ ..] => format!("process {pid} uses {file} and {} more", rest.len()),
+        [] => format!("process {pid}"),
+    }));
+    lines
 }
 
 /// What came of a transaction.
