@@ -35,9 +35,9 @@ pub use read::{
 pub use settings::Settings;
 
 use crate::blocking::SharedJournal;
-use crate::journal::Journal;
+use crate::journal::{Entry, Journal};
 use crate::port::Host;
-use crate::saga::Abort;
+use crate::saga::{Abort, Mark};
 use crate::supervisor::Supervisor;
 use drive::Drive;
 
@@ -139,6 +139,20 @@ impl Coordinator {
     }
 }
 
+impl Coordinator {
+    fn refuse_if_stuck(&self) -> Result<(), Failure> {
+        let Some(record) = self.journal.now(Journal::stuck)? else { return Ok(()) };
+        let why = record.failure.and_then(|failure| failure.undo).map(|undo| undo.message);
+        let text = format!(
+            "transaction {} ({}) could not be put back: {}",
+            record.id,
+            record.title,
+            why.unwrap_or_else(|| "an undo failed".to_owned())
+        );
+        Err(Failure::new(ErrorCode::Stuck, text))
+    }
+}
+
 impl Actor for Coordinator {
     type Context = Context<Self>;
 }
@@ -194,6 +208,7 @@ impl Handler<BeginTransaction> for Coordinator {
 
     fn handle(&mut self, request: BeginTransaction, context: &mut Self::Context) -> Self::Result {
         self.refuse_if_busy()?;
+        self.refuse_if_stuck()?;
         let steps = steps_of(&request);
         let id = self.journal.now(|journal| {
             let boot = self.boot.as_ref();
@@ -201,6 +216,33 @@ impl Handler<BeginTransaction> for Coordinator {
         })?;
         tracing::info!(transaction = %id, title = request.title, uid = request.caller.uid, "begun");
         self.spawn(Drive::begin(self.parts(), id, request, steps), context);
+        Ok(id)
+    }
+}
+
+/// Request: take up the transaction that ended stuck, and try again to put it back. Answers its
+/// number at once. `NotFound` when none is stuck.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<TransactionId, Failure>")]
+pub struct RepairHost;
+
+impl Handler<RepairHost> for Coordinator {
+    type Result = Result<TransactionId, Failure>;
+
+    fn handle(&mut self, _: RepairHost, context: &mut Self::Context) -> Self::Result {
+        self.refuse_if_busy()?;
+        let none = || {
+            Failure::new(ErrorCode::NotFound, "nothing is stuck")
+                .with_hint("Nothing needs to be done.")
+        };
+        let id = self.journal.now(Journal::stuck)?.ok_or_else(none)?.id;
+        let recorded = self.journal.now(|journal| {
+            journal.reopen(id, &Entry::new(Mark::Reopened))?;
+            journal.recorded(id)
+        })?;
+        let recorded = recorded.ok_or_else(none)?;
+        tracing::info!(transaction = %id, "taken up again");
+        self.spawn(Drive::resume(self.parts(), recorded), context);
         Ok(id)
     }
 }

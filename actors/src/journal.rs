@@ -155,6 +155,36 @@ impl Journal {
         })
     }
 
+    /// Takes a transaction that ended stuck up again, in one commit.
+    pub fn reopen(&self, id: TransactionId, entry: &Entry) -> Result<(), Failure> {
+        self.write(|connection| {
+            let commit = connection.unchecked_transaction()?;
+            commit.execute(
+                "INSERT INTO entries (transaction_id, mark, at_milliseconds) VALUES (?1, ?2, ?3)",
+                params![sql_id(id), json(&entry.mark)?, entry.at_milliseconds],
+            )?;
+            commit.execute(
+                "UPDATE transactions SET outcome = NULL, record = NULL WHERE id = ?1",
+                [sql_id(id)],
+            )?;
+            commit.commit()
+        })
+    }
+
+    /// The transaction that ended stuck, if one did. There is one at the most: nothing is begun
+    /// while there is.
+    pub fn stuck(&self) -> Result<Option<HistoryRecord>, Failure> {
+        self.read(|connection| {
+            connection
+                .query_row(
+                    "SELECT record FROM transactions WHERE outcome = ?1 ORDER BY id DESC LIMIT 1",
+                    [Outcome::Stuck.name()],
+                    |row| column(row, 0),
+                )
+                .optional()
+        })
+    }
+
     /// Transactions that have not ended, oldest first.
     pub fn unfinished(&self) -> Result<Vec<Recorded>, Failure> {
         let ids = self.read(|connection| {

@@ -33,6 +33,8 @@ pub enum Mark {
     UndoFailed(Step),
     /// The transaction has ended.
     Finished(Outcome),
+    /// A transaction that ended stuck is taken up again: what could not be undone is tried anew.
+    Reopened,
 }
 
 /// Why a transaction unwinds although no step failed.
@@ -135,7 +137,7 @@ impl<'a> Fold<'a> {
     }
 
     fn take(&mut self, mark: Mark) -> Result<(), IllegalLog> {
-        if self.finished {
+        if self.finished && mark != Mark::Reopened {
             return Err(IllegalLog::AfterTheEnd);
         }
         match mark {
@@ -156,8 +158,18 @@ impl<'a> Fold<'a> {
             Mark::Aborted(abort) => self.aborted = self.aborted.or(Some(abort)),
             Mark::Satisfied => self.satisfied = true,
             Mark::Finished(_) => self.finished = true,
+            Mark::Reopened => self.reopen(),
         }
         Ok(())
+    }
+
+    fn reopen(&mut self) {
+        self.finished = false;
+        for standing in &mut self.standing {
+            if *standing == Standing::UndoFailed {
+                *standing = Standing::Failed;
+            }
+        }
     }
 
     fn index(&self, step: Step) -> Result<usize, IllegalLog> {
@@ -328,6 +340,8 @@ mod tests {
             UndoFailed(Step::Download),
         ];
         assert_eq!(next(STEPS, &log), Ok(Command::Finish(Outcome::Stuck)));
+        log.extend([Finished(Outcome::Stuck), Mark::Reopened]);
+        assert_eq!(next(STEPS, &log), Ok(Command::Undo(Step::Download)));
         log.extend([UndoStarted(Step::Download), Undone(Step::Download)]);
         assert_eq!(next(STEPS, &log), Ok(Command::Undo(Step::Plan)));
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, Coordinator, Publisher, ReadRecord, Recover, Settings,
+    BeginTransaction, CancelTransaction, Coordinator, Publisher, ReadRecord, Recover, RepairHost,
+    Settings,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::port::Placement;
@@ -290,5 +291,37 @@ fn the_percentage_never_falls_and_ends_at_a_hundred_on_success_only() {
             }
             assert_eq!(last == 100, !fail, "{last}");
         }
+    });
+}
+
+#[test]
+fn a_host_whose_undo_fails_is_stuck_until_it_is_repaired() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let before = host.state();
+        host.set_faults(&Faults::from_hook(|call| {
+            let broken = ["tree.deploy", "files.revert"].contains(&call);
+            broken.then_some(SimFault::ErrorBefore)
+        }));
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let record = daemon.update().await;
+        assert_eq!(record.outcome, Outcome::Stuck);
+        let failure = record.failure.unwrap();
+        assert!(failure.message.contains("tree.deploy"), "{failure}");
+        assert!(failure.undo.unwrap().message.contains("files.revert"));
+        let second = BeginTransaction {
+            title: "second".to_owned(),
+            request: UpdateRequest::new(upgrade()),
+            dry_run: false,
+            caller: Caller::default(),
+        };
+        let refused = daemon.coordinator.send(second).await.unwrap().unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Stuck);
+
+        host.set_faults(&Faults::default());
+        let id = daemon.coordinator.send(RepairHost).await.unwrap().unwrap();
+        assert_eq!(daemon.end(id).await.outcome, Outcome::RolledBack);
+        assert_eq!(host.state(), before);
+        assert_eq!(daemon.update().await.outcome, Outcome::Committed);
     });
 }

@@ -42,6 +42,8 @@ pub enum Command {
     Rollback(Rollback),
     /// Cancel the running transaction
     Cancel,
+    /// Try again to put back what could not be undone
+    Repair,
     /// List what was done
     History(History),
     /// Show one transaction: packages, units, times, and what the tools printed

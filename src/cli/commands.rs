@@ -44,6 +44,10 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             manager.cancel().await.map_err(explain)?;
             Ok(exit::DONE)
         }
+        Command::Repair => {
+            let begin = async |manager: &ManagerProxy<'_>| manager.repair().await;
+            repair(global, begin).await
+        }
         Command::History(history) => {
             let (_, manager) = manager().await?;
             let text = manager.get_history(history.limit).await.map_err(explain)?;
@@ -162,6 +166,18 @@ async fn change(
     let status = ended(global, &record)?;
     let unchanged = outcome == Outcome::NothingToDo && unchanged_exit_77;
     Ok(if unchanged { exit::UNCHANGED } else { status })
+}
+
+/// Puts a stuck host in order. The transaction's own end is no success; that it is put back is.
+async fn repair(
+    global: &Global,
+    begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
+) -> anyhow::Result<u8> {
+    let Followed { bus, path, outcome } = follow(global, begin).await?;
+    let proxy = transaction(&bus, &path).await?;
+    let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
+    ended(global, &record)?;
+    Ok(if outcome == Outcome::Stuck { outcome.exit_status() } else { exit::DONE })
 }
 
 /// Prints an ended transaction: its record as data, its failure as a diagnostic.

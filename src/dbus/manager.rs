@@ -3,10 +3,11 @@
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
     BeginTransaction, CancelTransaction, Coordinator, DescribeState, FindPlan, ReadHistory,
-    ReadRecord, WatchTransaction,
+    ReadRecord, RepairHost, WatchTransaction,
 };
 use apt_ostree_proto::dbus::{
-    ACTION_CANCEL, ACTION_CHECK, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions, transaction_path,
+    ACTION_CANCEL, ACTION_CHECK, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions,
+    transaction_path,
 };
 use apt_ostree_proto::record::FinishedTransaction;
 use apt_ostree_proto::request::{RestartPolicy, Selection, Target, UpdateRequest};
@@ -154,6 +155,15 @@ impl Manager {
             let text = "no transaction runs";
             Err(Failure::new(ErrorCode::NotFound, text).into())
         }
+    }
+
+    /// Takes up what is stuck.
+    async fn repair(&self, #[zbus(header)] header: Header<'_>) -> Result<OwnedObjectPath, Error> {
+        self.activity.note();
+        self.authority.allow(&header, ACTION_REPAIR).await?;
+        let id = self.coordinator.send(RepairHost).await??;
+        self.objects.get(id).await?;
+        path_of(id)
     }
 
     /// The host's state.

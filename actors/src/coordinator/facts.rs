@@ -37,6 +37,9 @@ impl Facts {
 
     /// Adds one entry's.
     pub(super) fn take(&mut self, entry: &Entry) {
+        if let (Mark::Reopened, Some(reason)) = (entry.mark, &mut self.failure) {
+            reason.undo = None;
+        }
         match entry.payload.clone() {
             Some(Payload::Plan(plan)) => self.plan = Some(plan),
             Some(Payload::Installed(report)) => self.installed = report,
@@ -74,7 +77,7 @@ pub(super) fn durations(entries: &[Entry]) -> Vec<(String, u64)> {
                     durations.push((name, took));
                 }
             }
-            Mark::Aborted(_) | Mark::Satisfied | Mark::Finished(_) => {}
+            Mark::Aborted(_) | Mark::Satisfied | Mark::Finished(_) | Mark::Reopened => {}
         }
     }
     durations

@@ -6,7 +6,7 @@ use actix::{Handler, Message, MessageResult, ResponseFuture};
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::Target;
-use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
+use apt_ostree_proto::status::{HostState, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use tokio::sync::watch;
 
@@ -45,7 +45,11 @@ impl Handler<DescribeState> for Coordinator {
                 Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
             })?;
             let host = ask(&workers.overlay, DescribeHost).await?;
-            let last = parts.journal.with(|journal| journal.history(1)).await?.into_iter().next();
+            let (last, stuck) = parts
+                .journal
+                .with(|journal| Ok((journal.history(1)?, journal.stuck()?.is_some())))
+                .await?;
+            let last = last.into_iter().next();
             Ok(HostState {
                 os_name: host.os_name,
                 booted: host.booted,
@@ -53,7 +57,7 @@ impl Handler<DescribeState> for Coordinator {
                 next: host.next,
                 foreign_pending: host.foreign_pending,
                 transaction,
-                stuck: last.as_ref().is_some_and(|record| record.outcome == Outcome::Stuck),
+                stuck,
                 last,
             })
         })
