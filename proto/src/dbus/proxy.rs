@@ -31,6 +31,9 @@ pub trait Manager {
     /// Cancels the running transaction.
     fn cancel(&self) -> zbus::Result<()>;
 
+    /// Takes up a transaction that ended stuck, and tries again to put it back.
+    fn repair(&self) -> zbus::Result<OwnedObjectPath>;
+
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;
 
