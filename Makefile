@@ -3,14 +3,13 @@
 # make bench          ours against the peers, in one run (ONLY=id for one row)
 # make lint           formatting, clippy and the dependencies' licences and sources
 # make deb            the Debian package, in target/deb/
-# make torture        crashes and power cuts at every step
 # make demo-clean     removes what a demo or a killed test left
 # make clean          removes everything that was built
 # Root and a Debian machine are needed: each target installs what it lacks.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites build deb image demo demo-clean test bench lint torture clean
+.PHONY: help prerequisites build deb image demo demo-clean test bench lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,9 +46,6 @@ lint: prerequisites
 
 bench: image
 	ONLY=$(ONLY) cargo bench --locked --bench main
-
-torture: image
-	cargo test --locked --release --test host -- --ignored torture
 
 clean: demo-clean
 	cargo clean

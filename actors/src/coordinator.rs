@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use read::{
-    DescribeState, FindPlan, NewestKept, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
+    DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
 };
 pub use settings::Settings;
 

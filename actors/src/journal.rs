@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::HistoryRecord;
-use apt_ostree_proto::request::{Caller, UpdateRequest};
+use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
 use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
@@ -273,6 +273,19 @@ impl Journal {
         Ok(self.history(u32::MAX)?.into_iter().filter(kept).take(limit).collect())
     }
 
+    /// The newest update that was kept and not rolled back since.
+    pub fn newest_update(&self) -> Result<Option<HistoryRecord>, Failure> {
+        let mut undone_from = TransactionId(u64::MAX);
+        for record in self.newest_kept(usize::MAX)? {
+            match record.request.target {
+                Target::Before(id) => undone_from = undone_from.min(id),
+                _ if record.id < undone_from => return Ok(Some(record)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// The transactions from the newest down to `id` that changed the host and were kept.
     pub fn kept_since(&self, id: TransactionId) -> Result<Vec<HistoryRecord>, Failure> {
         let mut kept = self.newest_kept(usize::MAX)?;
@@ -397,7 +410,7 @@ fn column<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apt_ostree_proto::request::{Selection, Target};
+    use apt_ostree_proto::request::Selection;
 
     fn request() -> UpdateRequest {
         UpdateRequest::new(Target::Packages(Selection::default()))

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, Coordinator, Publisher, ReadRecord, Recover, RepairHost,
-    Settings,
+    BeginTransaction, CancelTransaction, Coordinator, NewestUpdate, Publisher, ReadRecord, Recover,
+    RepairHost, Settings,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::port::Placement;
@@ -323,5 +323,21 @@ fn a_host_whose_undo_fails_is_stuck_until_it_is_repaired() {
         assert_eq!(daemon.end(id).await.outcome, Outcome::RolledBack);
         assert_eq!(host.state(), before);
         assert_eq!(daemon.update().await.outcome, Outcome::Committed);
+    });
+}
+
+#[test]
+fn the_update_to_roll_back_is_the_newest_that_is_still_there() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let newest = async |daemon: &Daemon| daemon.coordinator.send(NewestUpdate).await.unwrap();
+        let (first, second) = (daemon.update().await.id, daemon.update().await.id);
+        assert_eq!(newest(&daemon).await.unwrap(), Some(second));
+        for (undone, left) in [(second, Some(first)), (first, None)] {
+            let id = daemon.begin(Target::Before(undone)).await;
+            assert_eq!(daemon.end(id).await.outcome, Outcome::Committed);
+            assert_eq!(newest(&daemon).await.unwrap(), left);
+        }
     });
 }

@@ -135,7 +135,7 @@ impl Manager {
         let dry_run = reader.flag("dry-run")?.unwrap_or(false);
         reader.finish()?;
         let caller = self.authority.allow(&header, ACTION_ROLL_BACK).await?;
-        let id = if id == 0 { self.newest_kept().await? } else { TransactionId(id) };
+        let id = if id == 0 { self.newest_update().await? } else { TransactionId(id) };
         // What runs the newer code is restarted, whoever asked for it when it came.
         let restart = RestartPolicy::Affected;
         let request =
@@ -252,8 +252,8 @@ impl Manager {
 }
 
 impl Manager {
-    async fn newest_kept(&self) -> Result<TransactionId, Error> {
-        let newest = self.coordinator.send(apt_ostree_actors::coordinator::NewestKept).await??;
+    async fn newest_update(&self) -> Result<TransactionId, Error> {
+        let newest = self.coordinator.send(apt_ostree_actors::coordinator::NewestUpdate).await??;
         newest.ok_or_else(|| {
             let text = "there is no update that could be rolled back";
             Failure::new(ErrorCode::NotFound, text).into()

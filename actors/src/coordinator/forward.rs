@@ -164,12 +164,22 @@ impl Drive {
             (self.parts.settings.archives.clone(), self.parts.settings.download);
         let workers = workers.clone();
         self.reporting(async move |context| {
+            let cancel = context.cancel.child_token();
+            let context = StepContext { cancel, ..context };
             let (finished, files) = mpsc::unbounded_channel();
             let request =
                 DownloadPackages { changes, archives, limits, context: context.clone(), finished };
             let downloads = ask(&workers.download, request);
-            let verifications = verify_as_they_come(&workers, files, &context);
-            tokio::try_join!(downloads, verifications).map(|_| ())
+            let verifications = async {
+                let verified = verify_as_they_come(&workers, files, &context).await;
+                if verified.is_err() {
+                    // The rest is not wanted any more; the lock must outlive what still writes.
+                    context.cancel.cancel();
+                }
+                verified
+            };
+            let (downloaded, verified) = tokio::join!(downloads, verifications);
+            verified.and(downloaded.map(drop))
         })
         .await
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::Coordinator;
 use super::facts::Facts;
 use super::forward::ask;
+use crate::journal::Journal;
 use crate::overlay::DescribeHost;
 use crate::supervisor::GetWorkers;
 
@@ -81,19 +82,19 @@ impl Handler<ReadHistory> for Coordinator {
     }
 }
 
-/// Request: the newest update that was kept.
+/// Request: the newest update that was kept and not rolled back since.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Option<TransactionId>, Failure>")]
-pub struct NewestKept;
+pub struct NewestUpdate;
 
-impl Handler<NewestKept> for Coordinator {
+impl Handler<NewestUpdate> for Coordinator {
     type Result = ResponseFuture<Result<Option<TransactionId>, Failure>>;
 
-    fn handle(&mut self, _: NewestKept, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: NewestUpdate, _: &mut Self::Context) -> Self::Result {
         let journal = self.journal.clone();
         Box::pin(async move {
-            let newest = journal.with(|journal| journal.newest_kept(1)).await?;
-            Ok(newest.first().map(|record| record.id))
+            let newest = journal.with(Journal::newest_update).await?;
+            Ok(newest.map(|record| record.id))
         })
     }
 }
