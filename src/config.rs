@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use apt_ostree_proto::UnitName;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub download: Download,
     /// Health checks.
     pub health: Health,
+    /// Services.
+    pub services: Services,
     /// The daemon itself.
     pub daemon: Daemon,
 }
@@ -56,6 +59,16 @@ impl Default for Health {
     fn default() -> Self {
         Self { dwell_seconds: 5 }
     }
+}
+
+/// `[services]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Services {
+    /// Units that no update and no rollback restarts, whatever asks for it: `db.service`, or all
+    /// instances of a template, `db@.service`. They run on with the code that they have, are
+    /// reported as left, and take the new code at the next boot.
+    pub never_restart: Vec<UnitName>,
 }
 
 /// `[daemon]`

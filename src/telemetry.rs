@@ -12,7 +12,7 @@ pub fn begin(default_filter: &str) {
     let filter =
         EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default_filter));
     // Under systemd JOURNAL_STREAM names the journal's socket: systemd.exec(5).
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| to_journal());
     let (journal, terminal) = if let Some(journal) = journal {
         (Some(journal.with_filter(filter)), None)
     } else {
@@ -20,4 +20,10 @@ pub fn begin(default_filter: &str) {
         (None, Some(layer.with_filter(filter)))
     };
     tracing_subscriber::registry().with(journal).with(terminal).init();
+}
+
+/// Fields keep their names: `TRANSACTION=` and `MESSAGE_ID=` are what `journalctl` looks for.
+fn to_journal() -> Option<tracing_journald::Layer> {
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(None))
 }

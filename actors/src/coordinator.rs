@@ -3,17 +3,20 @@
 //!
 //! Modules in reading order: `drive` runs one transaction from its log to its end, with the
 //! effects of each step in `forward` and of each undo in `unwind`; `recovery` takes up what a dead
-//! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `read`
-//! answers questions.
+//! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
+//! and `told` write its two logs; `read` answers questions.
 
 mod drive;
 mod facts;
 mod forward;
+mod interruption;
 mod progress;
+mod pump;
 mod read;
 mod recovery;
 mod settings;
 mod stale;
+mod told;
 mod unwind;
 
 use std::rc::Rc;
@@ -27,7 +30,6 @@ use apt_ostree_proto::status::{Phase, TransactionStatus};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 pub use read::{
     DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
@@ -40,6 +42,7 @@ use crate::port::Host;
 use crate::saga::{Abort, Mark};
 use crate::supervisor::Supervisor;
 use drive::Drive;
+use interruption::Interruption;
 
 /// Runs transactions, one at a time.
 #[derive(Debug)]
@@ -51,12 +54,13 @@ pub struct Coordinator {
     boot: Option<BootId>,
     running: Option<Running>,
     recovering: bool,
+    stopping: bool,
 }
 
 #[derive(Debug)]
 struct Running {
     id: TransactionId,
-    cancel: CancellationToken,
+    interruption: Interruption,
     status: watch::Receiver<TransactionStatus>,
 }
 
@@ -99,6 +103,7 @@ impl Coordinator {
             boot,
             running: None,
             recovering: true,
+            stopping: false,
         };
         Ok(coordinator.start())
     }
@@ -107,7 +112,7 @@ impl Coordinator {
     fn spawn(&mut self, drive: Drive, context: &mut Context<Self>) {
         let id = drive.id();
         self.running =
-            Some(Running { id, cancel: drive.cancel_token(), status: drive.watch_status() });
+            Some(Running { id, interruption: drive.interruption(), status: drive.watch_status() });
         let coordinator = context.address();
         let task = tokio::task::spawn_local(drive.run());
         tokio::task::spawn_local(async move {
@@ -127,6 +132,9 @@ impl Coordinator {
         if self.recovering {
             let text = "an interrupted transaction is being put in order";
             return Err(Failure::new(ErrorCode::Busy, text));
+        }
+        if self.stopping {
+            return Err(Failure::new(ErrorCode::Busy, "the daemon is about to stop"));
         }
         match &self.running {
             Some(running) => {
@@ -214,7 +222,7 @@ impl Handler<BeginTransaction> for Coordinator {
             let boot = self.boot.as_ref();
             journal.begin(&request.title, &request.request, &request.caller, steps, boot)
         })?;
-        tracing::info!(transaction = %id, title = request.title, uid = request.caller.uid, "begun");
+        told::begun(id, &request);
         self.spawn(Drive::begin(self.parts(), id, request, steps), context);
         Ok(id)
     }
@@ -293,8 +301,7 @@ impl Handler<CancelTransaction> for Coordinator {
             let text = format!("transaction {} cannot be cancelled any more", request.0);
             return Err(Failure::new(ErrorCode::TooLate, text));
         }
-        tracing::info!(transaction = %request.0, "cancelled");
-        running.cancel.cancel();
+        running.interruption.trip(Abort::Cancelled);
         Ok(())
     }
 }
@@ -314,7 +321,7 @@ impl Handler<Ended> for Coordinator {
     }
 }
 
-/// Request: interrupt what runs, because the daemon is about to stop. Answered when it has ended:
+/// Request: interrupt what runs, because the daemon is about to stop, and begin nothing more. Answered when it has ended:
 /// unwound, or finished when the pivot was behind.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -324,8 +331,9 @@ impl Handler<Quiesce> for Coordinator {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Quiesce, _: &mut Self::Context) -> Self::Result {
+        self.stopping = true;
         let running = self.running.as_ref().map(|running| {
-            running.cancel.cancel();
+            running.interruption.trip(Abort::Interrupted);
             running.status.clone()
         });
         Box::pin(async move {
@@ -336,6 +344,3 @@ impl Handler<Quiesce> for Coordinator {
         })
     }
 }
-
-/// Why a cancelled transaction unwinds, as its log will say.
-const CANCELLED: Abort = Abort::Cancelled;

@@ -6,12 +6,15 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
 use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
 use apt_ostree_proto::request::{RestartPolicy, Selection};
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId};
+use apt_ostree_proto::{
+    CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId, UnitName,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::context::StepContext;
 use crate::port::{Host, Impact, InstallReport, Packages, PortResult, Resolution, Sandbox};
+use crate::service::predict;
 
 /// Holds the package and sandbox ports.
 #[derive(Clone, Debug)]
@@ -52,6 +55,8 @@ pub struct MakePlan {
     pub refresh: bool,
     /// What will be restarted.
     pub restart: RestartPolicy,
+    /// What never is.
+    pub vetoed: Vec<UnitName>,
     /// The step.
     pub context: StepContext,
 }
@@ -75,14 +80,16 @@ async fn plan_packages(
     selection: &Selection,
     request: MakePlan,
 ) -> PortResult<Plan> {
-    let MakePlan { base, refresh, restart, context, .. } = request;
+    let MakePlan { base, refresh, restart, vetoed, context, .. } = request;
     if refresh {
         packages.refresh(&context).await?;
     }
     context.report.fraction(0.5);
     let (resolution, later) = resolve_live(packages, selection, &context).await?;
     context.report.fraction(0.8);
-    let impact = packages.impact(&resolution.changes).await?;
+    let mut impact = packages.impact(&resolution.changes).await?;
+    impact.units =
+        impact.units.into_iter().map(|effect| predict(effect, restart, &vetoed)).collect();
     Ok(assemble(base, restart, selection, resolution, impact, &later))
 }
 

@@ -11,6 +11,7 @@ mod run;
 mod scripts;
 mod unit_files;
 
+pub(crate) use decide::predict;
 pub(crate) use run::{describe, quoted_log};
 
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ pub struct DetermineEffects {
     pub replaced: Vec<ReplacedFile>,
     /// Which units to restart.
     pub restart: RestartPolicy,
+    /// Units that are never restarted, whatever asks for it: the admin's veto.
+    pub vetoed: Vec<UnitName>,
     /// Whether the new tree was made from packages, whose scripts then have the say.
     pub from_packages: bool,
     /// The step.
@@ -132,8 +135,8 @@ impl Handler<RecordStates> for ServiceActor {
     }
 }
 
-/// Request: stop the units that must be down before the switch, those that need others first.
-/// Idempotent.
+/// Request: stop the units that must be down before the switch, those that need others first. From
+/// here on the host does not shut down, until [`AllowShutdown`] or [`RestoreUnits`]. Idempotent.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct StopUnits {
@@ -148,7 +151,28 @@ impl Handler<StopUnits> for ServiceActor {
 
     fn handle(&mut self, request: StopUnits, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
-        Box::pin(async move { run::stop(systemd.as_ref(), &request.plan, &request.context).await })
+        Box::pin(async move {
+            if let Err(failure) = systemd.hold_shutdown("an update is being switched to").await {
+                // Hosts without logind have nobody to ask; recovery puts in order what a shutdown
+                // interrupts.
+                tracing::warn!("the host may shut down in the middle of this update: {failure}");
+            }
+            run::stop(systemd.as_ref(), &request.plan, &request.context).await
+        })
+    }
+}
+
+/// Request: the update is kept, the host may shut down again. Idempotent.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct AllowShutdown;
+
+impl Handler<AllowShutdown> for ServiceActor {
+    type Result = PortResult<()>;
+
+    fn handle(&mut self, _: AllowShutdown, _: &mut Self::Context) -> Self::Result {
+        self.systemd.allow_shutdown();
+        Ok(())
     }
 }
 
@@ -223,8 +247,15 @@ impl Handler<RestoreUnits> for ServiceActor {
     fn handle(&mut self, request: RestoreUnits, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
         Box::pin(async move {
-            restore::restore(systemd.as_ref(), &request.before, &request.touched, &request.context)
-                .await
+            let result = restore::restore(
+                systemd.as_ref(),
+                &request.before,
+                &request.touched,
+                &request.context,
+            )
+            .await;
+            systemd.allow_shutdown();
+            result
         })
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, Coordinator, NewestUpdate, Publisher, ReadRecord, Recover,
-    RepairHost, Settings,
+    BeginTransaction, CancelTransaction, Coordinator, NewestUpdate, Publisher, Quiesce, ReadRecord,
+    Recover, RepairHost, Settings,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::port::Placement;
@@ -49,6 +49,7 @@ impl Daemon {
             archives: state.join("archives"),
             download: Limits::default(),
             dwell: Duration::from_secs(5),
+            never_restart: Vec::new(),
         };
         let coordinator = Coordinator::start_on(host.ports(), settings, None, publish).unwrap();
         coordinator.send(Recover).await.unwrap().unwrap();
@@ -236,18 +237,73 @@ fn a_cancel_before_the_pivot_puts_everything_back() {
 }
 
 #[test]
+fn a_daemon_that_is_asked_to_stop_puts_everything_back_and_begins_nothing_more() {
+    in_system(async {
+        for step in [Step::Download, Step::StopUnits, Step::CheckHealth] {
+            let (host, state) = (SimHost::booted(), directory());
+            let before = host.state();
+            let mut daemon = Daemon::start(&host, state.path()).await;
+            let id = daemon.begin(upgrade()).await;
+            while let Some(event) = daemon.events.recv().await {
+                if matches!(event, Event::PhaseChanged { phase: Phase::Running(now), .. } if now == step)
+                {
+                    break;
+                }
+            }
+            daemon.coordinator.send(Quiesce).await.unwrap();
+            let record = daemon.end(id).await;
+            assert_eq!(record.failure.map(|failure| failure.code), Some(ErrorCode::Interrupted));
+            assert!(matches!(record.outcome, Outcome::RolledBack | Outcome::Failed), "{step}");
+            assert_eq!(host.state(), before);
+            let refused = daemon.coordinator.send(begin_upgrade()).await.unwrap().unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Busy);
+        }
+    });
+}
+
+#[test]
+fn the_host_does_not_shut_down_between_the_units_stop_and_the_pivot() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let id = daemon.begin(upgrade()).await;
+        while let Some(event) = daemon.events.recv().await {
+            match event {
+                Event::PhaseChanged { phase: Phase::Running(step), .. } => {
+                    let is_held = host.systemd.holds_shutdown();
+                    if step < Step::StopUnits || step == Step::Finalize {
+                        assert!(!is_held, "{step}");
+                    } else if step > Step::StopUnits {
+                        assert!(is_held, "{step}");
+                    }
+                }
+                Event::Finished { id: ended, .. } if ended == id => break,
+                _ => {}
+            }
+        }
+        let failing = |call: &str| (call == "tree.deploy").then_some(SimFault::ErrorBefore);
+        host.set_faults(&Faults::from_hook(failing));
+        assert_eq!(daemon.update().await.outcome, Outcome::RolledBack);
+        assert!(!host.systemd.holds_shutdown());
+    });
+}
+
+fn begin_upgrade() -> BeginTransaction {
+    BeginTransaction {
+        title: "second".to_owned(),
+        request: UpdateRequest::new(upgrade()),
+        dry_run: false,
+        caller: Caller::default(),
+    }
+}
+
+#[test]
 fn one_transaction_runs_at_a_time_and_a_second_is_told_which() {
     in_system(async {
         let (host, state) = (SimHost::booted(), directory());
         let mut daemon = Daemon::start(&host, state.path()).await;
         let id = daemon.begin(upgrade()).await;
-        let second = BeginTransaction {
-            title: "second".to_owned(),
-            request: UpdateRequest::new(upgrade()),
-            dry_run: false,
-            caller: Caller::default(),
-        };
-        let failure = daemon.coordinator.send(second).await.unwrap().unwrap_err();
+        let failure = daemon.coordinator.send(begin_upgrade()).await.unwrap().unwrap_err();
         assert_eq!(failure.code, ErrorCode::Busy);
         assert!(failure.message.contains(&format!("transaction {id}")), "{failure}");
         assert_eq!(daemon.end(id).await.outcome, Outcome::Committed);

@@ -47,12 +47,17 @@ async fn run() -> anyhow::Result<()> {
     let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
-    tokio::select! {
-        () = wait_until_idle(&coordinator, &activity, idle) => tracing::debug!("idle: exiting"),
-        _ = terminate.recv() => tracing::info!("asked to stop"),
-        _ = interrupt.recv() => tracing::info!("asked to stop"),
-    }
+    let is_idle = tokio::select! {
+        () = wait_until_idle(&coordinator, &activity, idle) => true,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
     notify(NotifyState::Stopping);
+    if !is_idle {
+        tracing::info!("asked to stop");
+        // Clients see how their transaction ends: the name stays until it has.
+        coordinator.send(Quiesce).await?;
+    }
     // Calls that come from here on start another daemon.
     bus.release_name(apt_ostree_proto::dbus::BUS_NAME).await.context("cannot leave the bus")?;
     coordinator.send(Quiesce).await?;
@@ -69,6 +74,7 @@ fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         dwell: config.dwell(),
+        never_restart: config.services.never_restart.clone(),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use apt_ostree_proto::Failure;
 use apt_ostree_proto::package::{Action, PackageChange};
 use apt_ostree_proto::plan::{Plan, TreeSource};
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
 use apt_ostree_proto::status::{HostState, Outcome};
+use apt_ostree_proto::{ErrorCode, Failure};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -43,16 +43,16 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// Prints an error of the command itself, to standard error.
 pub(super) fn error(error: &anyhow::Error, global: &Global) {
-    match error.downcast_ref::<Failure>() {
-        Some(known) => {
-            if global.json {
-                let object = serde_json::json!({ "failure": known });
-                if let Err(error) = json_line(&object) {
-                    eprintln!("{error:#}");
-                }
-            }
-            failure(known);
+    let known = error.downcast_ref::<Failure>();
+    if global.json {
+        let unknown = || Failure::new(ErrorCode::Internal, format!("{error:#}"));
+        let object = serde_json::json!({ "failure": known.cloned().unwrap_or_else(unknown) });
+        if let Err(error) = json_line(&object) {
+            eprintln!("{error:#}");
         }
+    }
+    match known {
+        Some(known) => failure(known),
         None => eprintln!("apt-ostree: {error:#}"),
     }
 }

@@ -1,11 +1,14 @@
 //! The real systemd port: the system manager's D-Bus interface.
 
+mod inhibitor;
 mod jobs;
 mod log;
 mod tmpfiles;
 mod units;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +32,8 @@ pub struct SystemdManager {
     connection: zbus::Connection,
     manager: ManagerProxy<'static>,
     jobs: JobWatch,
+    /// Held while it is open.
+    inhibitor: RefCell<Option<OwnedFd>>,
 }
 
 impl SystemdManager {
@@ -43,7 +48,7 @@ impl SystemdManager {
         let jobs = JobWatch::start(&manager).await?;
         // Without a subscriber the manager sends no signals at all.
         answered("its signals", manager.subscribe()).await?;
-        Ok(Self { connection, manager, jobs })
+        Ok(Self { connection, manager, jobs, inhibitor: RefCell::new(None) })
     }
 }
 
@@ -166,6 +171,18 @@ impl Systemd for SystemdManager {
             Ok(Ok(())) | Err(_) => Ok(()),
             Ok(Err(error)) => Err(failure("the units' changes cannot be watched", &error)),
         }
+    }
+
+    async fn hold_shutdown(&self, why: &str) -> PortResult<()> {
+        if self.inhibitor.borrow().is_none() {
+            let inhibitor = inhibitor::take(&self.connection, why).await?;
+            self.inhibitor.replace(Some(inhibitor));
+        }
+        Ok(())
+    }
+
+    fn allow_shutdown(&self) {
+        self.inhibitor.take();
     }
 
     async fn last_log_lines(&self, unit: &UnitName) -> PortResult<Vec<String>> {

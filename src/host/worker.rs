@@ -153,8 +153,8 @@ impl Worker {
         })?;
         // Reaped: the number may belong to somebody else from now on.
         self.group = None;
-        if !complaint.is_empty() {
-            tracing::debug!(task, complaint, "the worker wrote to its standard error");
+        for line in complaint.lines() {
+            tracing::info!(task, "the worker's {task} task says: {line}");
         }
         match answer {
             Some(answer) => answer,

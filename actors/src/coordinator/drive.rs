@@ -1,7 +1,6 @@
 //! One transaction, from its log to its end.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use apt_ostree_proto::event::{Event, MessageLevel};
 use apt_ostree_proto::record::HistoryRecord;
@@ -15,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::facts::{Facts, durations};
-use super::progress::{PUBLISH_INTERVAL, Progress};
-use super::{BeginTransaction, CANCELLED, Parts};
+use super::interruption::Interruption;
+use super::progress::Progress;
+use super::pump::{Pump, printable};
+use super::{BeginTransaction, Parts, told};
 use crate::context::{Report, Reporter, StepContext};
 use crate::health::Baseline;
 use crate::journal::{Entry, Payload, Recorded, seconds_now};
@@ -45,7 +46,7 @@ pub(super) struct Drive {
     entries: Vec<Entry>,
     started_seconds: i64,
     began: Instant,
-    cancel: CancellationToken,
+    interruption: Interruption,
     abort_recorded: bool,
     attempts: BTreeMap<Step, u32>,
     progress: Progress,
@@ -95,7 +96,7 @@ impl Drive {
             forced: false,
             progress: Progress::new(&steps),
             status: watch::Sender::new(status),
-            cancel: CancellationToken::new(),
+            interruption: Interruption::default(),
             began: Instant::now(),
             attempts: BTreeMap::new(),
             abort_recorded,
@@ -114,8 +115,8 @@ impl Drive {
         self.id
     }
 
-    pub(super) fn cancel_token(&self) -> CancellationToken {
-        self.cancel.clone()
+    pub(super) fn interruption(&self) -> Interruption {
+        self.interruption.clone()
     }
 
     pub(super) fn watch_status(&self) -> watch::Receiver<TransactionStatus> {
@@ -146,9 +147,8 @@ impl Drive {
     /// Does what comes next; answers the record once the transaction has ended. An error is one of
     /// the journal.
     async fn advance(&mut self) -> Result<Option<HistoryRecord>, Failure> {
-        if self.cancel.is_cancelled() && !self.abort_recorded && !self.is_past_pivot() {
-            self.abort_recorded = true;
-            self.log(Entry::new(Mark::Aborted(CANCELLED))).await?;
+        if let Some(why) = self.interruption.tripped() {
+            self.abort(why).await?;
         }
         let marks: Vec<Mark> = self.entries.iter().map(|entry| entry.mark).collect();
         let command = saga::next(&self.steps, &marks)
@@ -163,6 +163,16 @@ impl Drive {
             }
         }
         Ok(None)
+    }
+
+    /// Writes down why the transaction unwinds, once; behind the pivot nothing does.
+    async fn abort(&mut self, why: Abort) -> Result<(), Failure> {
+        if self.abort_recorded || self.is_past_pivot() {
+            return Ok(());
+        }
+        self.abort_recorded = true;
+        told::aborted(self.id, why);
+        self.log(Entry::new(Mark::Aborted(why))).await
     }
 
     fn is_past_pivot(&self) -> bool {
@@ -214,11 +224,14 @@ impl Drive {
     }
 
     async fn step_failed(&mut self, step: Step, failure: Failure) -> Result<(), Failure> {
-        tracing::warn!(%step, code = %failure.code, %failure, "the step failed");
-        if failure.code == ErrorCode::Cancelled && !self.abort_recorded && !self.is_past_pivot() {
-            self.abort_recorded = true;
-            self.log(Entry::new(Mark::Aborted(CANCELLED))).await?;
-        }
+        let failure = match self.interruption.tripped() {
+            Some(why) if failure.code == ErrorCode::Cancelled => {
+                self.abort(why).await?;
+                failure_of(why)
+            }
+            _ => failure,
+        };
+        told::step_failed(self.id, step, &failure);
         self.log(Entry::new(Mark::Failed(step)).with(Payload::Failure(failure.clone()))).await?;
         if self.facts.failure.as_ref() == Some(&failure) {
             self.parts.publish.publish(Event::Failed { id: self.id, failure });
@@ -230,7 +243,7 @@ impl Drive {
     async fn give_up(&mut self, step: Step) -> Result<(), Failure> {
         let why = self.facts.failure.take().map(|failure| failure.message).unwrap_or_default();
         let warning = format!("{} did not complete: {why}", step.title());
-        tracing::error!(%step, %why, "given up behind the pivot");
+        told::gave_up(self.id, step, &why);
         let entry = Entry::new(Mark::Succeeded(step)).with(Payload::Warnings(vec![warning]));
         self.log(entry).await
     }
@@ -251,7 +264,7 @@ impl Drive {
                     self.log(Entry::new(Mark::Undone(step)).with(payload)).await
                 }
                 Err(failure) => {
-                    tracing::error!(%step, %failure, "the undo failed");
+                    told::undo_failed(self.id, step, &failure);
                     let payload = Payload::Failure(failure);
                     self.log(Entry::new(Mark::UndoFailed(step)).with(payload)).await
                 }
@@ -272,7 +285,7 @@ impl Drive {
         let record = self.record(outcome);
         let (written, entry) = (record.clone(), Entry::new(Mark::Finished(outcome)));
         self.parts.journal.with(move |journal| journal.finish(&written, &entry)).await?;
-        log_end(&record);
+        told::ended(&record);
         self.enter(Phase::Finished(outcome));
         Ok(record)
     }
@@ -302,13 +315,7 @@ impl Drive {
 
     fn why_aborted(&self) -> Option<Failure> {
         self.entries.iter().find_map(|entry| match entry.mark {
-            Mark::Aborted(Abort::Cancelled) => {
-                Some(Failure::new(ErrorCode::Cancelled, "the transaction was cancelled"))
-            }
-            Mark::Aborted(Abort::Interrupted) => Some(Failure::new(
-                ErrorCode::Interrupted,
-                "the daemon or the host stopped in the middle of the transaction",
-            )),
+            Mark::Aborted(why) => Some(failure_of(why)),
             _ => None,
         })
     }
@@ -338,7 +345,7 @@ impl Drive {
         let (report, mut reports) = Reporter::channel();
         // Nothing behind the pivot hears a cancel.
         let cancel =
-            if self.is_past_pivot() { CancellationToken::new() } else { self.cancel.clone() };
+            if self.is_past_pivot() { CancellationToken::new() } else { self.interruption.token() };
         let context = StepContext { transaction: self.id, cancel, report };
         let work = work(context);
         tokio::pin!(work);
@@ -388,6 +395,7 @@ impl Drive {
     }
 
     fn enter(&mut self, phase: Phase) {
+        told::entered(self.id, phase);
         if let Phase::Running(step) = phase {
             self.progress.enter(step);
         }
@@ -411,69 +419,20 @@ impl Drive {
     }
 }
 
-/// Bounds how often progress is published, and keeps the transaction's log file.
-struct Pump {
-    last_progress: Option<Instant>,
-    last_item: Option<Instant>,
-    log: Option<std::fs::File>,
-    publish: super::Publisher,
-    id: TransactionId,
-}
-
-impl Pump {
-    fn new(parts: &Parts, id: TransactionId) -> Self {
-        let path = parts.settings.log_of(id);
-        let open = || -> std::io::Result<std::fs::File> {
-            if let Some(directory) = path.parent() {
-                std::fs::create_dir_all(directory)?;
-            }
-            std::fs::OpenOptions::new().create(true).append(true).open(&path)
-        };
-        let log = open().inspect_err(|error| tracing::warn!(%error, "no log file")).ok();
-        Self { last_progress: None, last_item: None, log, publish: parts.publish.clone(), id }
-    }
-
-    fn progress_is_due(&mut self) -> bool {
-        is_due(&mut self.last_progress)
-    }
-
-    /// The last report of an item is never dropped.
-    fn item(&mut self, event: Event, percentage: u32) {
-        if is_due(&mut self.last_item) || percentage == 100 {
-            self.publish.publish(event);
-        }
-    }
-
-    fn log(&mut self, line: &str) {
-        if let Some(file) = &mut self.log
-            && let Err(error) = writeln!(file, "{line}")
-        {
-            tracing::warn!(%error, "the transaction's log cannot be written");
-            self.log = None;
-        }
-        let (id, level, text) = (self.id, MessageLevel::Log, line.to_owned());
-        self.publish.publish(Event::Message { id, level, text });
-    }
-}
-
-fn is_due(last: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let due = last.is_none_or(|last| now.duration_since(last) >= PUBLISH_INTERVAL);
-    if due {
-        *last = Some(now);
-    }
-    due
-}
-
 fn drain(reports: &mut mpsc::UnboundedReceiver<Report>, mut take: impl FnMut(Report)) {
     while let Ok(report) = reports.try_recv() {
         take(report);
     }
 }
 
-/// A tool's line may carry terminal control sequences; a client prints what it gets.
-fn printable(line: &str) -> String {
-    line.chars().filter(|c| !c.is_control()).collect()
+fn failure_of(why: Abort) -> Failure {
+    match why {
+        Abort::Cancelled => Failure::new(ErrorCode::Cancelled, "the transaction was cancelled"),
+        Abort::Interrupted => Failure::new(
+            ErrorCode::Interrupted,
+            "the daemon or the host stopped in the middle of the transaction",
+        ),
+    }
 }
 
 /// Says what state the host is in after `failure`, unless the failure itself does.
@@ -488,15 +447,5 @@ fn kept(failure: Failure, outcome: Outcome) -> Failure {
         }
         Outcome::Stuck => failure.with_kept("an undo failed: the host is between the two states"),
         _ => failure,
-    }
-}
-
-/// Message ids, for `journalctl MESSAGE_ID=…`.
-fn log_end(record: &HistoryRecord) {
-    let (transaction, outcome) = (record.id.0, record.outcome.name());
-    match record.outcome {
-        Outcome::Stuck => tracing::error!(transaction, outcome, "stuck"),
-        Outcome::RolledBack => tracing::warn!(transaction, outcome, "rolled back"),
-        _ => tracing::info!(transaction, outcome, "finished"),
     }
 }

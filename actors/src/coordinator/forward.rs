@@ -23,7 +23,9 @@ use crate::overlay::{
 };
 use crate::package::{ArchiveLock, Goal, InstallPackages, MakePlan};
 use crate::port::{Delta, TreeMetadata};
-use crate::service::{DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits};
+use crate::service::{
+    AllowShutdown, DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits,
+};
 use crate::supervisor::Workers;
 use crate::verification::VerifyPackage;
 
@@ -97,9 +99,10 @@ impl Drive {
         let refresh = refresh && self.request.plan.is_none();
         let base = host.running;
         let package = workers.package.clone();
+        let vetoed = self.parts.settings.never_restart.clone();
         let plan = self
             .reporting(async move |context| {
-                ask(&package, MakePlan { base, goal, refresh, restart, context }).await
+                ask(&package, MakePlan { base, goal, refresh, restart, vetoed, context }).await
             })
             .await?;
         if let Some(wanted) = self.request.plan.clone() {
@@ -208,6 +211,7 @@ impl Drive {
         let requests = self.facts.installed.requests.clone();
         let from_packages = matches!(source, NewTree::Staged(_));
         let (restart, force) = (self.request.restart, self.request.force);
+        let vetoed = self.parts.settings.never_restart.clone();
         let workers = workers.clone();
         let committed = self
             .reporting(async move |context| {
@@ -222,6 +226,7 @@ impl Drive {
                     etc_changed: delta.changed_in_etc(),
                     replaced: tree.replaced.clone(),
                     restart,
+                    vetoed,
                     from_packages,
                     context: context.clone(),
                 };
@@ -311,7 +316,9 @@ impl Drive {
         let commit = self.committed()?.tree.commit.clone();
         let overlay = workers.overlay.clone();
         self.reporting(async move |context| ask(&overlay, DeployTree { commit, context }).await)
-            .await
+            .await?;
+        // The pivot is behind; what is missing is made up for after a reboot.
+        ask(&workers.service, AllowShutdown).await
     }
 
     async fn finalize(&mut self, workers: &Workers) -> Result<(), Failure> {

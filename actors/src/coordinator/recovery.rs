@@ -21,7 +21,8 @@ pub(super) async fn recover(parts: &Parts) -> Result<(), Failure> {
     let mut unfinished = parts.journal.with(super::super::journal::Journal::unfinished).await?;
     unfinished.reverse();
     for recorded in unfinished {
-        tracing::warn!(transaction = %recorded.id, title = recorded.title, "was interrupted");
+        let (id, title) = (recorded.id, &recorded.title);
+        tracing::warn!(transaction = id.0, "transaction {id}: was interrupted: {title}");
         let recorded = decide(parts, recorded).await?;
         let record = Drive::resume(parts.clone(), recorded).run().await;
         parts.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::{TransactionId, UnitName};
 
 use crate::download::Limits;
 
@@ -16,6 +16,8 @@ pub struct Settings {
     pub download: Limits,
     /// How long touched units must stay healthy.
     pub dwell: Duration,
+    /// Units that are never restarted, whatever asks for it.
+    pub never_restart: Vec<UnitName>,
 }
 
 impl Settings {

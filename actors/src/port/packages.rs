@@ -71,7 +71,8 @@ pub struct Resolution {
 /// What a set of changes will touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impact {
-    /// Units that belong to the packages, or whose processes use their files.
+    /// Units that belong to the packages, or whose processes use their files, before the restart
+    /// policy and what is never restarted are looked at.
     pub units: Vec<UnitEffect>,
     /// Conffiles that were edited on the host and are shipped by the packages.
     pub etc_conflicts: Vec<EtcConflict>,

@@ -43,6 +43,13 @@ pub trait Systemd: std::fmt::Debug {
     /// Has the manager read its unit files again, and the bus its policies.
     async fn reload_managers(&self) -> PortResult<()>;
 
+    /// Has the host refuse to shut down until [`Systemd::allow_shutdown`], or until this process ends:
+    /// logind's inhibitor lock (systemd-inhibit(1)), with `why` for whoever asks. Idempotent.
+    async fn hold_shutdown(&self, why: &str) -> PortResult<()>;
+
+    /// Ends [`Systemd::hold_shutdown`]. Idempotent.
+    fn allow_shutdown(&self);
+
     /// Creates what the given tmpfiles fragments describe, and reapplies those about `/run`.
     async fn create_tmpfiles(&self, fragments: &[std::path::PathBuf]) -> PortResult<()>;
 

@@ -20,6 +20,35 @@ pub(super) struct Evidence<'a> {
     pub(super) asked: Option<&'a Asked>,
     /// Why it is affected otherwise.
     pub(super) reasons: &'a [Reason],
+    /// Units that the admin has forbidden to restart.
+    pub(super) vetoed: &'a [UnitName],
+}
+
+/// Why a unit that only runs replaced code is left alone where the packages have the say.
+const NOT_ASKED_FOR: &str = "no package asked for it; --restart-services does it";
+/// Why every unit is left alone where the caller wants that.
+const NONE_RESTARTED: &str = "no unit is restarted, as asked";
+
+/// What [`decide`] will do with a running unit, as far as it can be told before the packages'
+/// scripts have run: a unit that a package owns is restarted by that package's scripts, by Debian's
+/// habit.
+pub(crate) fn predict(
+    mut effect: UnitEffect,
+    policy: RestartPolicy,
+    vetoed: &[UnitName],
+) -> UnitEffect {
+    let is_asked_for = effect.reasons.iter().any(|reason| matches!(reason, Reason::Package { .. }));
+    let left_because = protected(&effect.unit, &[], vetoed).or(match policy {
+        RestartPolicy::Never => Some(NONE_RESTARTED),
+        RestartPolicy::AsPackagesAsk if !is_asked_for => Some(NOT_ASKED_FOR),
+        RestartPolicy::AsPackagesAsk | RestartPolicy::Affected => None,
+    });
+    if let Some(why) = left_because {
+        effect.action = UnitAction::Leave;
+        effect.left_because = Some(why.to_owned());
+    }
+    effect.reasons.truncate(MOST_REASONS);
+    effect
 }
 
 /// Decides about one unit. None when nothing is to be done and nothing is to be told.
@@ -51,9 +80,27 @@ enum Decision {
     Nothing,
 }
 
-/// Why the unit is never restarted, if it is not. `names` holds its aliases.
-pub(super) fn protected(unit: &UnitName, names: &[UnitName]) -> Option<&'static str> {
-    std::iter::once(unit).chain(names).find_map(|name| protected_name(name.as_str()))
+/// Why the unit is never restarted, if it is not. `names` holds its aliases, `vetoed` what the admin
+/// has forbidden: units by name, or all instances of a template by `NAME@.service`.
+pub(super) fn protected(
+    unit: &UnitName,
+    names: &[UnitName],
+    vetoed: &[UnitName],
+) -> Option<&'static str> {
+    let is_vetoed = |name: &UnitName| vetoed.iter().any(|veto| covers(veto, name));
+    std::iter::once(unit).chain(names).find_map(|name| {
+        let veto = is_vetoed(name).then_some("the configuration forbids it: never-restart");
+        protected_name(name.as_str()).or(veto)
+    })
+}
+
+fn covers(veto: &UnitName, unit: &UnitName) -> bool {
+    let is_instance = || {
+        let (template, kind) = veto.as_str().split_once("@.")?;
+        let instance = unit.as_str().strip_prefix(template)?.strip_prefix('@')?;
+        instance.rsplit_once('.').filter(|(_, of)| *of == kind)
+    };
+    veto == unit || is_instance().is_some()
 }
 
 fn protected_name(name: &str) -> Option<&'static str> {
@@ -82,11 +129,11 @@ fn forbidden(evidence: &Evidence<'_>, policy: RestartPolicy) -> Option<String> {
     if !acts {
         return None;
     }
-    if let Some(why) = protected(evidence.unit, &evidence.dependencies.names) {
+    if let Some(why) = protected(evidence.unit, &evidence.dependencies.names, evidence.vetoed) {
         return Some(why.to_owned());
     }
     if policy == RestartPolicy::Never {
-        return Some("no unit is restarted, as asked".to_owned());
+        return Some(NONE_RESTARTED.to_owned());
     }
     if evidence.state.load == "masked" {
         return Some("it is masked".to_owned());
@@ -130,7 +177,7 @@ fn of_running(evidence: &Evidence<'_>, policy: RestartPolicy, from_packages: boo
         Some(action) => Decision::Do(action),
         None if evidence.reasons.is_empty() => Decision::Nothing,
         None if evidence.unit.kind() == "target" => Decision::Nothing,
-        None => Decision::Leave("no package asked for it; --restart-services does it".to_owned()),
+        None => Decision::Leave(NOT_ASKED_FOR.to_owned()),
     }
 }
 

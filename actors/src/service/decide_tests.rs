@@ -35,6 +35,7 @@ fn outcome(
         dependencies: &UnitDependencies::default(),
         asked: asked.as_ref(),
         reasons,
+        vetoed: &[],
     };
     decide(&evidence, policy, from_packages).map(|effect| (effect.action, effect.left_because))
 }
@@ -115,6 +116,7 @@ fn a_service_that_can_reload_only_reloads_for_changed_configuration() {
         dependencies: &UnitDependencies { can_reload: true, ..UnitDependencies::default() },
         asked: None,
         reasons: &[Reason::Configuration { path: "/etc/a.conf".into() }],
+        vetoed: &[],
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
     assert_eq!(effect.action, UnitAction::Reload);
@@ -162,6 +164,7 @@ fn an_alias_or_a_refusal_of_its_unit_file_protects_a_unit_too() {
             dependencies: &dependencies,
             asked: None,
             reasons: &[old_code()],
+            vetoed: &[],
         };
         let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
         assert_eq!(effect.action, UnitAction::Leave);
@@ -177,7 +180,48 @@ fn a_unit_keeps_a_bounded_number_of_reasons() {
         dependencies: &UnitDependencies::default(),
         asked: None,
         reasons: &reasons,
+        vetoed: &[],
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
     assert_eq!(effect.reasons.len(), MOST_REASONS);
+}
+
+#[test]
+fn the_admins_veto_holds_for_a_unit_its_aliases_and_a_templates_instances() {
+    let vetoed = [unit("postgresql.service"), unit("db@.service")];
+    for (name, aliases, expected) in [
+        ("postgresql.service", vec![], true),
+        ("db@main.service", vec![], true),
+        ("db@main.socket", vec![], false),
+        ("db.service", vec![], false),
+        ("pg.service", vec![unit("postgresql.service")], true),
+        ("postgresql.socket", vec![], false),
+    ] {
+        assert_eq!(protected(&unit(name), &aliases, &vetoed).is_some(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_prediction_follows_the_same_rules_as_the_decision() {
+    use RestartPolicy::{Affected, AsPackagesAsk, Never};
+    let owned = || Reason::Package { package: "nginx".parse().unwrap() };
+    for (name, reason, policy, expected) in [
+        ("a.service", owned(), AsPackagesAsk, UnitAction::Restart),
+        ("a.service", old_code(), AsPackagesAsk, UnitAction::Leave),
+        ("a.service", old_code(), Affected, UnitAction::Restart),
+        ("a.service", owned(), Never, UnitAction::Leave),
+        ("dbus.service", owned(), Affected, UnitAction::Leave),
+        ("systemd-journald.service", old_code(), Affected, UnitAction::Leave),
+        ("vetoed.service", owned(), Affected, UnitAction::Leave),
+    ] {
+        let effect = UnitEffect {
+            unit: unit(name),
+            action: UnitAction::Restart,
+            reasons: vec![reason],
+            left_because: None,
+        };
+        let predicted = predict(effect, policy, &[unit("vetoed.service")]);
+        assert_eq!(predicted.action, expected, "{name} {policy:?}");
+        assert_eq!(predicted.left_because.is_some(), expected == UnitAction::Leave, "{name}");
+    }
 }

@@ -249,12 +249,13 @@ fn decide_all(
             dependencies: graph.dependencies.get(&unit).unwrap_or(&alone),
             asked: affected.asked.get(&unit),
             reasons: affected.reasons.get(&unit).map(Vec::as_slice).unwrap_or_default(),
+            vetoed: &request.vetoed,
         };
         if let Some(effect) = decide(&evidence, request.restart, request.from_packages) {
             effects.insert(unit, effect);
         }
     }
-    spare_what_others_hold(&mut effects, graph);
+    spare_what_others_hold(&mut effects, graph, &request.vetoed);
     let goes_down = |effect: &&UnitEffect| {
         !matches!(effect.action, UnitAction::Leave | UnitAction::Reload | UnitAction::Start)
     };
@@ -273,7 +274,11 @@ fn decide_all(
 
 /// Leaves units alone whose restart would take a protected unit down, and sockets that cannot
 /// restart because a service of theirs runs and is not itself restarted.
-fn spare_what_others_hold(effects: &mut BTreeMap<UnitName, UnitEffect>, graph: &Graph) {
+fn spare_what_others_hold(
+    effects: &mut BTreeMap<UnitName, UnitEffect>,
+    graph: &Graph,
+    vetoed: &[UnitName],
+) {
     let acts = |effect: &UnitEffect| {
         matches!(effect.action, UnitAction::StopStart | UnitAction::Stop | UnitAction::Restart)
     };
@@ -282,7 +287,7 @@ fn spare_what_others_hold(effects: &mut BTreeMap<UnitName, UnitEffect>, graph: &
         let holder = graph
             .all_dependents(unit)
             .into_iter()
-            .find(|dependent| protected(dependent, graph.names(dependent)).is_some());
+            .find(|dependent| protected(dependent, graph.names(dependent), vetoed).is_some());
         if let Some(holder) = holder {
             spared.push((unit.clone(), format!("{holder} needs it and is never restarted")));
         } else if unit.kind() == "socket" && effect.action == UnitAction::Restart {

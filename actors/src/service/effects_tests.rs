@@ -28,6 +28,7 @@ fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
         etc_changed: Vec::new(),
         replaced: Vec::new(),
         restart: RestartPolicy::Affected,
+        vetoed: Vec::new(),
         from_packages: true,
         context: StepContext {
             transaction: TransactionId(1),

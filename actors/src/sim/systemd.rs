@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,7 @@ const FIRST_PID: u32 = 1000;
 pub struct SimSystemd {
     faults: RefCell<Faults>,
     world: RefCell<World>,
+    holds_shutdown: Cell<bool>,
 }
 
 /// A simulated unit file with what the unit does when it runs.
@@ -109,6 +110,11 @@ impl SimSystemd {
     /// A host without units.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether a shutdown of the host is held up.
+    pub fn holds_shutdown(&self) -> bool {
+        self.holds_shutdown.get()
     }
 
     /// Sets which calls go wrong.
@@ -458,6 +464,18 @@ impl Systemd for SimSystemd {
             Ok(())
         };
         self.around("systemd.wait_for_change", effect).await
+    }
+
+    async fn hold_shutdown(&self, _: &str) -> PortResult<()> {
+        let effect = async {
+            self.holds_shutdown.set(true);
+            Ok(())
+        };
+        self.around("systemd.hold_shutdown", effect).await
+    }
+
+    fn allow_shutdown(&self) {
+        self.holds_shutdown.set(false);
     }
 
     async fn last_log_lines(&self, unit: &UnitName) -> PortResult<Vec<String>> {

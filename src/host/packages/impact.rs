@@ -59,7 +59,8 @@ pub(super) fn touched(
     Ok(touched)
 }
 
-/// Joins what the files tell with the processes that use them.
+/// Joins what the files tell with the processes that use them: what would be done if nothing forbade
+/// it. The policy is applied by whoever makes the plan.
 pub(super) fn units(
     services: BTreeMap<UnitName, (apt_ostree_proto::PackageName, bool)>,
     uses: Vec<ProcessUse>,
