@@ -31,7 +31,21 @@ pub async fn serve(
     events: UnboundedReceiver<Event>,
     activity: Activity,
 ) -> anyhow::Result<()> {
-    let authority = authority::Authority::new(connection.clone());
+    let authority = authority::Authority::polkit(connection.clone());
+    publish(connection, coordinator, events, activity, authority).await?;
+    connection
+        .request_name(BUS_NAME)
+        .await
+        .with_context(|| format!("cannot take the bus name {BUS_NAME}"))
+}
+
+async fn publish(
+    connection: &Connection,
+    coordinator: Addr<Coordinator>,
+    events: UnboundedReceiver<Event>,
+    activity: Activity,
+    authority: authority::Authority,
+) -> anyhow::Result<()> {
     let objects =
         objects::Objects { connection: connection.clone(), coordinator, authority, activity };
     let manager = manager::Manager::new(objects.clone());
@@ -42,8 +56,8 @@ pub async fn serve(
         .context("cannot put the manager on the bus")?;
     let relay = relay::Relay::new(connection.clone(), objects.activity.clone(), objects);
     tokio::task::spawn_local(relay.run(events));
-    connection
-        .request_name(BUS_NAME)
-        .await
-        .with_context(|| format!("cannot take the bus name {BUS_NAME}"))
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

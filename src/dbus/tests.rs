@@ -1,0 +1,134 @@
+//! The interfaces over a socket pair, with the simulated host behind them.
+
+use std::collections::HashMap;
+
+use apt_ostree_actors::coordinator::{Publisher, Recover, Settings};
+use apt_ostree_actors::download::Limits;
+use apt_ostree_actors::sim::SimHost;
+use apt_ostree_proto::dbus::{ACTION_CHECK, ACTION_UPDATE, ManagerProxy, TransactionProxy};
+use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::status::{HostState, Outcome};
+use futures_util::StreamExt as _;
+use tokio::net::UnixStream;
+use zbus::connection::Builder;
+use zbus::zvariant::Value;
+
+use super::authority::Authority;
+use super::*;
+
+/// A daemon whose one caller may do `allowed`, and that caller's connection.
+struct Peers {
+    _daemon: Connection,
+    client: Connection,
+    _state: tempfile::TempDir,
+}
+
+impl Peers {
+    async fn meet(allowed: &'static [&'static str]) -> Self {
+        let (server, client) = UnixStream::pair().unwrap();
+        let guid = zbus::Guid::generate();
+        let server = Builder::unix_stream(server).server(guid).unwrap().p2p();
+        let client = Builder::unix_stream(client).p2p();
+        let (daemon, client) = tokio::try_join!(server.build(), client.build()).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(state.path().join("archives/partial")).unwrap();
+        let settings = Settings {
+            state_directory: state.path().to_owned(),
+            archives: state.path().join("archives"),
+            download: Limits::default(),
+            dwell: std::time::Duration::from_millis(1),
+            never_restart: Vec::new(),
+        };
+        let (events_to, events) = Publisher::channel();
+        let ports = SimHost::booted().ports();
+        let coordinator = Coordinator::start_on(ports, settings, None, events_to).unwrap();
+        coordinator.send(Recover).await.unwrap().unwrap();
+        let authority = Authority::Peer(allowed);
+        publish(&daemon, coordinator, events, Activity::default(), authority).await.unwrap();
+        Self { _daemon: daemon, client, _state: state }
+    }
+
+    async fn manager(&self) -> ManagerProxy<'static> {
+        ManagerProxy::new(&self.client).await.unwrap()
+    }
+}
+
+/// The name of the error that a call was answered with.
+fn error_name<T: std::fmt::Debug>(answer: zbus::Result<T>) -> String {
+    match answer.unwrap_err() {
+        zbus::Error::MethodError(name, _, _) => name.to_string(),
+        other => panic!("{other}"),
+    }
+}
+
+#[actix::test]
+async fn an_update_is_begun_followed_by_its_signals_and_found_in_the_history() {
+    let peers = Peers::meet(&[ACTION_UPDATE]).await;
+    let manager = peers.manager().await;
+    let mut ends = manager.receive_transaction_removed().await.unwrap();
+    let mut added = manager.receive_transaction_added().await.unwrap();
+
+    let path = manager.apply_live(&HashMap::new()).await.unwrap();
+    assert_eq!(path.as_str(), "/org/aptostree1/transaction/1");
+    let added = added.next().await.unwrap();
+    assert_eq!(added.args().unwrap().transaction, path);
+    let transaction =
+        TransactionProxy::builder(&peers.client).path(path.clone()).unwrap().build().await.unwrap();
+    assert_eq!(transaction.title().await.unwrap(), "upgrade");
+
+    let end = ends.next().await.unwrap();
+    let end = end.args().unwrap();
+    assert_eq!((end.transaction, end.outcome), (path, Outcome::Committed.name()));
+    assert_eq!(transaction.percentage().await.unwrap(), 100);
+    assert!(!transaction.allow_cancel().await.unwrap());
+    let record: HistoryRecord =
+        serde_json::from_str(&transaction.get_record().await.unwrap()).unwrap();
+    assert_eq!(record.outcome, Outcome::Committed);
+    let finished: FinishedTransaction =
+        serde_json::from_str(&manager.get_record(1).await.unwrap()).unwrap();
+    assert_eq!(finished.record, record);
+    let history: Vec<HistoryRecord> =
+        serde_json::from_str(&manager.get_history(10).await.unwrap()).unwrap();
+    assert_eq!(history, [record]);
+    let state: HostState = serde_json::from_str(&manager.get_status().await.unwrap()).unwrap();
+    assert_eq!(manager.running_commit().await.unwrap(), state.running.to_string());
+}
+
+#[actix::test]
+async fn options_that_make_no_sense_are_refused_by_name_and_begin_nothing() {
+    let peers = Peers::meet(&[ACTION_UPDATE, ACTION_CHECK]).await;
+    let manager = peers.manager().await;
+    for (key, value) in [
+        ("surprise", Value::from(true)),
+        ("packages", Value::from(3_u32)),
+        ("packages", Value::from(vec!["-rf"])),
+        ("packages", Value::from(vec!["a\nb"])),
+        ("restart", Value::from("sometimes")),
+        ("target", Value::from("../x")),
+    ] {
+        let options = HashMap::from([(key, value)]);
+        let name = error_name(manager.apply_live(&options).await);
+        assert_eq!(name, "org.aptostree1.Error.InvalidArgument", "{key}");
+    }
+    assert_eq!(manager.active_transaction().await.unwrap().as_str(), "/");
+    assert_eq!(manager.get_history(10).await.unwrap(), "[]");
+}
+
+#[actix::test]
+async fn a_caller_may_look_and_not_change_where_it_is_told_so() {
+    let peers = Peers::meet(&[ACTION_CHECK]).await;
+    let manager = peers.manager().await;
+    let refused = "org.aptostree1.Error.NotAuthorized";
+    assert_eq!(error_name(manager.apply_live(&HashMap::new()).await), refused);
+    assert_eq!(error_name(manager.rollback(0, &HashMap::new()).await), refused);
+    assert_eq!(error_name(manager.cancel().await), refused);
+    let dry_run = HashMap::from([("dry-run", Value::from(true))]);
+    manager.apply_live(&dry_run).await.unwrap();
+}
+
+#[actix::test]
+async fn what_is_not_there_is_answered_as_not_found() {
+    let peers = Peers::meet(&[ACTION_UPDATE]).await;
+    let manager = peers.manager().await;
+    assert_eq!(error_name(manager.get_record(7).await), "org.aptostree1.Error.NotFound");
+}
