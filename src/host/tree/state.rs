@@ -192,10 +192,10 @@ impl StateReader {
         self.at(&staged.directory).is_dir().then_some(staged)
     }
 
-    /// Whether we made the deployment: by the mark in its origin, or by a ref of ours.
+    /// Whether we made the deployment: by the mark in its origin. Somebody else may well deploy a
+    /// commit that ran here once, and that has a ref of ours.
     pub fn is_ours(&self, deployment: &DeploymentPath) -> bool {
-        let marked = self.text(deployment.origin()).is_ok_and(|origin| is_marked(&origin));
-        marked || self.has_ref_of_ours(&deployment.commit)
+        self.text(deployment.origin()).is_ok_and(|origin| is_marked(&origin))
     }
 
     /// Where the dpkg database is, below `/usr`, without that prefix: `lib/sysimage/dpkg`.
@@ -217,14 +217,6 @@ impl StateReader {
                 resolved.display()
             )),
         }
-    }
-
-    fn has_ref_of_ours(&self, commit: &CommitId) -> bool {
-        let directory = Path::new(paths::REPOSITORY).join("refs/heads/apt-ostree/live");
-        let Ok(entries) = fs::read_dir(self.at(directory)) else { return false };
-        entries.flatten().any(|entry| {
-            fs::read_to_string(entry.path()).is_ok_and(|text| text.trim() == commit.as_str())
-        })
     }
 
     fn boot_entries(&self) -> Vec<BootEntry> {
