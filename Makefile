@@ -1,5 +1,5 @@
 # make demo           the main job on a real OSTree Debian, booted in namespaces (KEEP=1 leaves it running)
-# make test           all tests, those on booted hosts included
+# make test           all tests, those on booted hosts included, after make lint
 # make bench          ours against the peers, in one run (ONLY=id for one row)
 # make lint           formatting, clippy and the dependencies' licences and sources
 # make deb            the Debian package, in target/deb/
@@ -21,13 +21,14 @@ build: prerequisites
 	cargo build --release --locked
 
 deb: prerequisites
-	@[ ! -x debian/build.sh ] || debian/build.sh
+	debian/build.sh
 
-# The host's image holds the package, its mirror's server is an example of this crate.
+# The host's image holds the package; its mirror's server is an example of this crate.
+build_image = cargo build --locked --quiet --example mirror \
+	&& tests/host/image.sh > /dev/null && tests/host/upgrades.sh > /dev/null
+
 image: deb
-	cargo build --locked --quiet --example mirror
-	tests/host/image.sh > /dev/null
-	tests/host/upgrades.sh > /dev/null
+	$(build_image)
 
 demo: image
 	KEEP=$(KEEP) tests/host/demo.sh
@@ -35,7 +36,10 @@ demo: image
 demo-clean:
 	tests/host/clean
 
-test: image
+# The package under test is built without optimization: what takes long is the hosts.
+test: prerequisites lint
+	debian/build.sh dev
+	$(build_image)
 	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked && cargo test --workspace --locked --doc --quiet; \
 	else cargo test --workspace --locked; fi
 

@@ -7,7 +7,7 @@ set -euo pipefail
 tools=(apt-utils attr bubblewrap busybox-static debian-archive-keyring dpkg-dev e2fsprogs gpg gpgconf
     iproute2 jq libcap2-bin mmdebstrap ostree python3-minimal socat strace util-linux xz-utils zstd)
 # What the product itself is built with and runs on.
-libraries=(build-essential clang libapt-pkg-dev libostree-dev pkg-config)
+libraries=(build-essential clang cmake libapt-pkg-dev libglib2.0-dev libostree-dev pkg-config)
 emulator=(cpio qemu-system-x86)
 
 missing() {
@@ -21,6 +21,9 @@ missing() {
 command -v apt-get > /dev/null || die 'the test host needs a Debian machine: there is no apt-get here'
 
 command -v cargo > /dev/null || die 'there is no cargo here: install Rust (rustup), version 1.88 or later'
+if ! { cargo clippy --version && cargo fmt --version; } > /dev/null 2>&1; then
+    rustup component add clippy rustfmt > /dev/null 2>&1 || die 'clippy and rustfmt are missing here, and rustup cannot add them'
+fi
 
 mapfile -t packages < <(missing)
 if [ -z "$(apt-get indextargets 'Identifier: Packages' 'Origin: Debian')" ]; then
