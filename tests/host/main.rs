@@ -2,4 +2,10 @@
 //! machine and Debian's archive; `make test` installs the rest. Every test boots a host of its own.
 
 mod boot;
+mod bus;
+mod kernel;
+mod plan;
+mod rollback;
 mod support;
+mod target;
+mod update;

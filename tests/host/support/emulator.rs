@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Output,
+    Output, Repository,
     scripts::{host_root, run_script, script},
 };
 
@@ -49,6 +49,26 @@ impl Emulator {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Offers these packages to its apt as the one repository there is. There is no network inside, so
+    /// the repository, a few dozen kilobytes, goes over the console.
+    pub(crate) fn publish(&self, repository: &Repository) {
+        let directory = tempfile::tempdir().expect("there is room for a repository");
+        repository.write(&directory.path().join("toys"));
+        let archive = Command::new("sh")
+            .args(["-ec", "tar -C \"$1\" -c toys | gzip -9 | base64 -w 0", "-"])
+            .arg(directory.path())
+            .output()
+            .expect("tar can be run");
+        assert!(archive.status.success(), "{archive:?}");
+        let archive = String::from_utf8_lossy(&archive.stdout);
+        self.shell(&format!(
+            "set -e; rm -rf /var/tmp/toys /etc/apt/sources.list.d/debian.list
+            echo {archive} | base64 -d | tar -C /var/tmp -xz
+            echo 'deb [signed-by=/usr/share/keyrings/toys.gpg] file:/var/tmp/toys stable main' \
+                > /etc/apt/sources.list.d/toys.list"
+        ));
     }
 
     /// Runs a shell script inside and returns its output; it must succeed.

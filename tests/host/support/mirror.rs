@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use super::scripts::{built, run_script};
@@ -28,6 +29,36 @@ pub(crate) fn real_upgrades() -> Vec<String> {
         .lines()
         .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
         .collect()
+}
+
+/// A package that goes with this value.
+#[derive(Debug)]
+pub(crate) struct EmptyPackage {
+    pub(crate) path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// Builds a package of nothing but its name and version, and of these further control fields.
+pub(crate) fn empty_package(name: &str, version: &str, fields: &str) -> EmptyPackage {
+    let directory = tempfile::tempdir().expect("there is room for a package");
+    let work = directory.path().join("work");
+    let package = directory.path().join(format!("{name}_{version}_all.deb"));
+    let control = format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: all\n{fields}\
+         Maintainer: The apt-ostree test host <test@example.org>\nDescription: has no files\n"
+    );
+    std::fs::create_dir_all(work.join("DEBIAN"))
+        .and_then(|()| std::fs::write(work.join("DEBIAN/control"), control))
+        .expect("the directory is writable");
+    let status = Command::new("dpkg-deb")
+        .args(["--root-owner-group", "--build", "."])
+        .arg(&package)
+        .current_dir(&work)
+        .stdout(Stdio::null())
+        .status()
+        .expect("dpkg-deb can be run");
+    assert!(status.success(), "dpkg-deb: {status}");
+    EmptyPackage { path: package, _directory: directory }
 }
 
 impl<'host> Mirror<'host> {
@@ -76,10 +107,7 @@ impl<'host> Mirror<'host> {
 
     /// Replaces the repository of toys.
     pub(crate) fn publish(&self, repository: &Repository) {
-        let target = self.run.join("mirror/toys").into_os_string();
-        let options = repository.options.iter().map(OsString::from);
-        let packages = repository.packages.iter().map(|path| path.clone().into_os_string());
-        run_script("repository.sh", options.chain([target]).chain(packages), &[]);
+        repository.write(&self.run.join("mirror/toys"));
     }
 }
 
@@ -93,6 +121,14 @@ impl Repository {
     pub(crate) fn broken(reason: &str) -> Self {
         run_script("broken/build.sh", [""; 0], &[]);
         Self::default().with(built(&format!("broken/{reason}.deb")))
+    }
+
+    /// Makes `directory` this repository.
+    pub(crate) fn write(&self, directory: &Path) {
+        let options = self.options.iter().map(OsString::from);
+        let packages = self.packages.iter().map(|path| path.clone().into_os_string());
+        let target = directory.to_owned().into_os_string();
+        run_script("repository.sh", options.chain([target]).chain(packages), &[]);
     }
 
     /// Offers this package too.

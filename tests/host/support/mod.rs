@@ -4,11 +4,13 @@ mod emulator;
 mod host;
 mod mirror;
 mod poller;
+mod product;
 mod scripts;
 mod snapshot;
 
 pub(crate) use emulator::Emulator;
 pub(crate) use host::{Host, Image, Output};
-pub(crate) use mirror::{Repository, real_upgrades};
-pub(crate) use poller::Poller;
+pub(crate) use mirror::{Repository, empty_package, real_upgrades};
+pub(crate) use poller::{Poller, Polls};
+pub(crate) use product::{MANAGER, Told};
 pub(crate) use snapshot::Snapshot;

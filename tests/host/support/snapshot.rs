@@ -33,6 +33,18 @@ impl Snapshot {
         assert!(differences.is_empty(), "the host is not as before:\n{differences}");
     }
 
+    /// Fails the test unless `self` equals `before` in all but the facts that begin with one of these.
+    #[track_caller]
+    pub(crate) fn assert_same_but_for(&self, before: &Self, own: &[&str]) {
+        let differences: Vec<String> = self
+            .differences(before)
+            .lines()
+            .filter(|line| !own.iter().any(|own| line[2..].starts_with(own)))
+            .map(str::to_owned)
+            .collect();
+        assert!(differences.is_empty(), "the host is not as before:\n{}", differences.join("\n"));
+    }
+
     /// The lines that only one of the two has, `-` for what is gone and `+` for what is new.
     pub(crate) fn differences(&self, before: &Self) -> String {
         let (now, old) = (&self.lines, &before.lines);
