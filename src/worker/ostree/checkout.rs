@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use apt_ostree::host::paths;
 use apt_ostree::host::tree::mountinfo;
-use apt_ostree::host::tree::state::{COMMIT_FILE, StateReader};
+use apt_ostree::host::tree::state::{COMMIT_FILE, DeploymentPath, StateReader};
 use apt_ostree::host::tree::task::{CheckOutRequest, PrepareRequest, TransactionRequest};
 use apt_ostree_actors::port::{CommittedTree, ReplacedFile, TreeIdentity};
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
@@ -14,7 +14,7 @@ use ostree::{Repo, RepoCheckoutAtOptions};
 
 use super::amend::amend;
 use super::clean_up::mounted_transactions;
-use super::compare::compare;
+use super::compare::{Difference, compare};
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{self, NEVER, failed};
@@ -23,7 +23,8 @@ use super::staging::{remove_if_empty, remove_tree};
 /// Notes the commit of a checkout that was made for a commit to come.
 const PREPARED_FILE: &str = "prepared";
 
-/// Checks a commit out that is in the repository, unless that is done.
+/// Checks a commit out that is in the repository, unless a tree of it is there: a rollback goes back
+/// to the one that ran before.
 pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Failure> {
     make_private()?;
     let lock = open_locked(ErrorCode::CommitFailed)?;
@@ -35,9 +36,41 @@ pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Fail
         NEVER,
     )
     .map_err(|error| failed(ErrorCode::CommitFailed, "the ref cannot be written", &error))?;
-    let committed = make_tree(&repo, request.transaction, &request.base, &request.commit);
+    let committed = match ready_tree(&request.commit)? {
+        Some(usr) => {
+            let difference = compare(&repo, &request.base, &request.commit)?;
+            describe(&request.commit, usr, difference)
+        }
+        None => make_tree(&repo, request.transaction, &request.base, &request.commit),
+    };
     drop(lock);
     committed
+}
+
+/// The `usr` of a tree of this commit that nothing removes while it is in use: the booted
+/// deployment's own, or that of an update that is kept.
+fn ready_tree(commit: &CommitId) -> Result<Option<PathBuf>, Failure> {
+    let state = StateReader::default();
+    let mounts = state.mounts()?;
+    // With composefs the deployment's directory has no files.
+    let deployment = ["/", "/usr"]
+        .iter()
+        .filter_map(|point| mounts.iter().find(|mount| mount.point == Path::new(point)))
+        .find_map(|mount| DeploymentPath::parse(&mount.root));
+    if let Some(deployment) = deployment.filter(|deployment| deployment.commit == *commit) {
+        return Ok(Some(deployment.directory.join("usr")));
+    }
+    let entries = fs::read_dir(paths::LIVE_DIRECTORY).map_err(|error| unmade(&error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| unmade(&error))?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(transaction) = number.map(TransactionId) else { continue };
+        let usr = paths::checkout(transaction).join("usr");
+        if noted(&paths::live(transaction), COMMIT_FILE).as_ref() == Some(commit) && usr.is_dir() {
+            return Ok(Some(usr));
+        }
+    }
+    Ok(None)
 }
 
 /// Checks the running commit out for a commit that is still to come: its difference alone is left to
@@ -80,7 +113,15 @@ pub(super) fn make_tree(
         fs::write(live.join(COMMIT_FILE), commit.as_str()).map_err(|error| unmade(&error))?;
     }
     repository::sync(repo)?;
-    let usr = tree.join("usr");
+    describe(commit, tree.join("usr"), difference)
+}
+
+/// What the switch and the services have to know of a tree.
+fn describe(
+    commit: &CommitId,
+    usr: PathBuf,
+    difference: Difference,
+) -> Result<CommittedTree, Failure> {
     let status = fs::metadata(&usr).map_err(|error| {
         Failure::caused(ErrorCode::CommitFailed, "the checkout has no usr", &error)
     })?;
