@@ -201,7 +201,7 @@ fn accept(response: Response, request: &FetchRequest) -> Result<FetchResponse, F
     let partial = response.status() == StatusCode::PARTIAL_CONTENT;
     let extent = answer::extent(response.headers(), partial, request.offset)?;
     let validator = answer::validator(response.headers());
-    let body = response.bytes_stream().map(|chunk| chunk.map(Vec::from).map_err(connection));
+    let body = response.bytes_stream().map(|chunk| chunk.map_err(connection));
     Ok(FetchResponse {
         offset: extent.offset,
         total_bytes: extent.total_bytes,

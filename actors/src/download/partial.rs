@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use apt_ostree_proto::Sha256;
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, XattrFlags};
 use sha2::Digest;
 use tokio::task::JoinHandle;
@@ -36,7 +37,7 @@ const LONGEST_VALIDATOR: usize = 256;
 pub(super) struct Partial {
     path: PathBuf,
     writer: Writing,
-    batch: Vec<Vec<u8>>,
+    batch: Vec<Bytes>,
     batch_bytes: usize,
     length_bytes: u64,
     resumed_bytes: u64,
@@ -139,7 +140,7 @@ impl Partial {
     }
 
     /// Adds bytes. Waits only when the disk is slower than the network by more than a batch.
-    pub(super) async fn push(&mut self, chunk: Vec<u8>) -> io::Result<()> {
+    pub(super) async fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         self.length_bytes += chunk.len() as u64;
         self.batch_bytes += chunk.len();
         self.batch.push(chunk);

@@ -11,6 +11,7 @@ use apt_ostree_proto::package::{Action, Origin, PackageFile, UpdateClass};
 use apt_ostree_proto::request::Selection;
 use apt_ostree_proto::{CommitId, PackageName, TransactionId, Version};
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use sha2::Digest;
 use tempfile::TempDir;
@@ -78,8 +79,7 @@ impl Http for Mirrors {
         self.most_open.set(self.most_open.get().max(self.open.get()));
         let guard = Open(Rc::clone(&self.open));
         let broken = || FetchError::Connection("reset".into());
-        let (bytes, tail): (Vec<u8>, Vec<Result<Vec<u8>, FetchError>>) = match act.clone().unwrap()
-        {
+        let (bytes, tail): (Vec<u8>, Vec<Result<Bytes, FetchError>>) = match act.clone().unwrap() {
             Act::Status(status, retry_after_seconds) if status >= 429 => {
                 return Err(FetchError::Unavailable { status, retry_after_seconds });
             }
@@ -106,8 +106,11 @@ impl Http for Mirrors {
             Act::Trickle(_, pause) => (1, *pause),
             _ => (1000, Duration::from_millis(1)),
         };
-        let chunks: Vec<_> =
-            bytes[start..end].chunks(size).map(|c| Ok(c.to_vec())).chain(tail).collect();
+        let chunks: Vec<_> = bytes[start..end]
+            .chunks(size)
+            .map(|c| Ok(Bytes::copy_from_slice(c)))
+            .chain(tail)
+            .collect();
         let chunks = stream::iter(chunks).then(move |chunk| async move {
             tokio::time::sleep(pause).await;
             chunk

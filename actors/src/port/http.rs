@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
 
 use super::PortResult;
@@ -37,7 +38,7 @@ pub struct FetchResponse {
     /// The validator for a later `If-Range`.
     pub validator: Option<String>,
     /// The bytes. Ends early on a broken connection, with an error where that can be told.
-    pub body: LocalBoxStream<'static, Result<Vec<u8>, FetchError>>,
+    pub body: LocalBoxStream<'static, Result<Bytes, FetchError>>,
 }
 
 impl std::fmt::Debug for FetchResponse {

@@ -156,7 +156,7 @@ impl Http for SimPackages {
             offset: start as u64,
             total_bytes: Some(CONTENT.len() as u64),
             validator: None,
-            body: Box::pin(stream::iter([Ok(rest)])),
+            body: Box::pin(stream::iter([Ok(rest.into())])),
         })
     }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use apt_ostree_actors::port::{FetchError, FetchRequest, FetchResponse};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use rustix::fs::OFlags;
 
@@ -39,7 +40,7 @@ pub(super) async fn open(rest: &str, request: &FetchRequest) -> Result<FetchResp
         let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
         let (file, bytes) = read.map_err(|error| FetchError::Connection(Box::new(error)))?;
         let next = offset + bytes.len() as u64;
-        Ok((!bytes.is_empty()).then_some((bytes, (file, next))))
+        Ok((!bytes.is_empty()).then_some((Bytes::from(bytes), (file, next))))
     });
     Ok(FetchResponse {
         offset,
