@@ -29,6 +29,7 @@ install_files() {
     install -D -m 644 -t "$root/usr/share/dbus-1/system.d" debian/org.aptostree1.conf
     install -D -m 644 -t "$root/usr/share/polkit-1/actions" debian/org.aptostree1.policy
     install -D -m 644 -t "$root/usr/share/doc/apt-ostree" debian/copyright
+    install -D -m 644 debian/apt.conf "$root/etc/apt/apt.conf.d/05apt-ostree"
     install -d "$root/usr/lib/apt-ostree/config.d" "$root/usr/share/man/man8"
     install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions"
     "$output/apt-ostree" manual-page | gzip -9n > "$root/usr/share/man/man8/apt-ostree.8.gz"
@@ -56,6 +57,7 @@ control_files() {
     install -d "$root/DEBIAN"
     sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@SHLIBS@/$dependencies/" \
         debian/control > "$root/DEBIAN/control"
+    echo /etc/apt/apt.conf.d/05apt-ostree > "$root/DEBIAN/conffiles"
     for script in postinst prerm postrm; do
         install -m 755 "debian/$script" "$root/DEBIAN/$script"
     done

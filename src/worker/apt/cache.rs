@@ -13,7 +13,8 @@ const MOST_MESSAGES: usize = 5;
 const LONGEST_MESSAGE: usize = 400;
 
 /// Opens the cache. libapt takes a missing dpkg database for an empty one, so that is looked at
-/// first.
+/// first. And it takes a file for unchanged that has the same size and time, which OSTree makes 0 for
+/// all: so it must not keep what it once read of the database. What it keeps of the lists is used.
 pub(super) fn open(config: &Config) -> Result<Cache, Failure> {
     let status = config.file("Dir::State::status", "/var/lib/dpkg/status");
     if !Path::new(&status).is_file() {
@@ -22,6 +23,7 @@ pub(super) fn open(config: &Config) -> Result<Cache, Failure> {
             format!("there is no dpkg database at {status}"),
         ));
     }
+    config.set("Dir::Cache::pkgcache", "");
     new_cache!().map_err(|errors| {
         failure(ErrorCode::Internal, "the package lists cannot be read", &errors)
             .with_hint("Run apt-get update, and look at /etc/apt/sources.list.d.")
