@@ -43,6 +43,15 @@ const SIGNS_OF_DISTRUST: &[&str] = &[
     "Conflicting distribution",
 ];
 
+/// libapt's advice beside an error: the failure's own hint says it shorter.
+const ADVICE: &[&str] = &[
+    "Updating from such a repository can't be done securely",
+    "See apt-secure(8)",
+    "Some index files failed to download",
+];
+/// How much of a reason makes two messages about the same.
+const TELLING_PART: usize = 40;
+
 /// Fetches the package lists.
 pub(crate) fn refresh((): (), output: &Output) -> Result<(), Failure> {
     let config = Config::new();
@@ -61,7 +70,7 @@ pub(crate) fn refresh((): (), output: &Output) -> Result<(), Failure> {
         let text = cache::shown(&error.msg);
         if error.is_error || says_distrust(&text) {
             texts.push(text);
-        } else {
+        } else if !ADVICE.iter().any(|advice| text.starts_with(advice)) {
             output.warning(&text);
         }
     }
@@ -76,8 +85,11 @@ fn judge(texts: Vec<String>) -> Failure {
     if let Some(locked) = texts.iter().find(|text| text.contains("Could not get lock")) {
         return Failure::new(ErrorCode::Locked, locked.clone());
     }
-    let (distrusted, unreachable): (Vec<String>, Vec<String>) =
+    let (distrusted, mut unreachable): (Vec<String>, Vec<String>) =
         texts.into_iter().partition(|text| says_distrust(text));
+    if unreachable.iter().any(|text| !says_nothing_came(text)) {
+        unreachable.retain(|text| !says_nothing_came(text));
+    }
     if distrusted.is_empty() {
         return Failure::new(
             ErrorCode::RefreshFailed,
@@ -93,12 +105,37 @@ fn judge(texts: Vec<String>) -> Failure {
 }
 
 fn says_distrust(text: &str) -> bool {
-    SIGNS_OF_DISTRUST.iter().any(|sign| text.contains(sign))
+    !says_nothing_came(text) && SIGNS_OF_DISTRUST.iter().any(|sign| text.contains(sign))
 }
 
-fn named(mut texts: Vec<String>) -> String {
-    let mut seen = std::collections::HashSet::new();
-    texts.retain(|text| seen.insert(text.clone()));
+/// libapt calls a repository "no longer signed", by the name of `InRelease`, when that file could not be
+/// fetched at all. One that came without a signature it calls by the name of `Release`.
+fn says_nothing_came(text: &str) -> bool {
+    text.contains(" InRelease' is ") && text.contains(" signed.")
+}
+
+/// Each message once, without what repeats another in more words.
+fn without_repetition(texts: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for text in texts {
+        let text = text.split(" Hashes of expected file:").next().unwrap_or_default().to_owned();
+        // "Failed to fetch URI  REASON"
+        let reason = text.strip_prefix("Failed to fetch ").and_then(|rest| rest.split_once("  "));
+        let reason: Option<String> =
+            reason.map(|(_, reason)| reason.chars().take(TELLING_PART).collect());
+        let says_the_same = |earlier: &String| {
+            let same_reason = reason.as_ref().is_some_and(|reason| earlier.contains(reason));
+            text.contains(earlier.as_str()) || same_reason
+        };
+        if !kept.iter().any(says_the_same) {
+            kept.push(text);
+        }
+    }
+    kept
+}
+
+fn named(texts: Vec<String>) -> String {
+    let mut texts = without_repetition(texts);
     let more = texts.len().saturating_sub(MOST_NAMED);
     texts.truncate(MOST_NAMED);
     if more > 0 {
@@ -172,10 +209,28 @@ mod tests {
                 "The repository 'http://m stable Release' does not have a Release file.",
                 RefreshFailed,
             ),
+            ("The repository 'http://m stable InRelease' is no longer signed.", RefreshFailed),
             ("Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt)", Locked),
         ] {
             assert_eq!(judge(vec![text.to_owned()]).code, code, "{text}");
         }
+    }
+
+    #[test]
+    fn what_libapt_says_three_times_is_told_once() {
+        let reason = "The following signatures couldn't be verified because of NO_PUBKEY 12";
+        let failure = judge(vec![
+            format!("http://m stable InRelease: {reason}"),
+            format!("An error occurred. GPG error: http://m stable InRelease: {reason}"),
+            format!("Failed to fetch http://m/dists/stable/InRelease  {reason}"),
+        ]);
+        assert_eq!(failure.message.matches("NO_PUBKEY").count(), 1, "{failure}");
+
+        let failure = judge(vec![
+            "http://m stable InRelease: 503".to_owned(),
+            "The repository 'http://m stable InRelease' is no longer signed.".to_owned(),
+        ]);
+        assert!(!failure.message.contains("signed"), "{failure}");
     }
 
     #[test]
