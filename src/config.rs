@@ -39,11 +39,15 @@ pub struct Download {
     pub connections: u16,
     /// Connections to one host.
     pub connections_per_host: u16,
+    /// After how many seconds without a byte a mirror is given up, or asked again.
+    pub stall_seconds: u64,
+    /// How often all mirrors are asked in vain before a package is given up.
+    pub attempts: u32,
 }
 
 impl Default for Download {
     fn default() -> Self {
-        Self { connections: 16, connections_per_host: 16 }
+        Self { connections: 16, connections_per_host: 16, stall_seconds: 20, attempts: 5 }
     }
 }
 
@@ -107,11 +111,17 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Download { connections, connections_per_host } = self.download;
+        let Download { connections, connections_per_host, stall_seconds, attempts } = self.download;
         if !(1..=64).contains(&connections) || !(1..=connections).contains(&connections_per_host) {
             bail!(
                 "download.connections must be 1 to 64 and download.connections-per-host 1 to \
                  connections; they are {connections} and {connections_per_host}"
+            );
+        }
+        if !(1..=600).contains(&stall_seconds) || !(1..=100).contains(&attempts) {
+            bail!(
+                "download.stall-seconds must be 1 to 600 and download.attempts 1 to 100; they are \
+                 {stall_seconds} and {attempts}"
             );
         }
         if self.health.dwell_seconds > 3_600 {
@@ -191,7 +201,10 @@ mod tests {
             ("etc/apt-ostree/config.d/10.toml", "[health]\ndwell-seconds = 9"),
         ]);
         let config = Config::load(root.path()).unwrap();
-        assert_eq!(config.download, Download { connections: 4, connections_per_host: 2 });
+        assert_eq!(
+            config.download,
+            Download { connections: 4, connections_per_host: 2, ..Download::default() }
+        );
         assert_eq!(config.dwell(), Duration::from_secs(9));
     }
 
@@ -202,10 +215,11 @@ mod tests {
             "[health]\ndwell-seconds = \"x\"",
             "[",
             "[download]\nconnections = 0",
+            "[download]\nstall-seconds = 0",
         ] {
             let root = root(&[("etc/apt-ostree/config.toml", text)]);
             let error = format!("{:#}", Config::load(root.path()).unwrap_err());
-            assert!(error.contains("config.toml") || error.contains("connections"), "{error}");
+            assert!(error.contains("config.toml") || error.contains("download."), "{error}");
         }
     }
 }

@@ -71,6 +71,8 @@ fn settings(config: &Config) -> Settings {
         download: Limits {
             connections: config.download.connections.into(),
             connections_per_host: config.download.connections_per_host.into(),
+            stall_timeout: Duration::from_secs(config.download.stall_seconds),
+            fruitless_rounds: config.download.attempts,
             ..Limits::default()
         },
         dwell: config.dwell(),
