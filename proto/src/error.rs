@@ -38,6 +38,10 @@ codes! {
     Locked => "Wait until the other program has finished, then try again.",
     /// There is no such transaction, plan or package.
     NotFound => "See apt-ostree history and apt-ostree status.",
+    /// The daemon is not installed, or cannot be started.
+    DaemonUnavailable => "See the journal: journalctl -u apt-ostreed.",
+    /// The configuration cannot be used.
+    InvalidConfiguration => "Mend the file that is named, then run the command again.",
     /// The host was not booted from an OSTree deployment.
     NotBooted => "Live updates need a host that was booted by OSTree.",
     /// The dpkg database is not part of the tree.
