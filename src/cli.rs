@@ -23,9 +23,12 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are answers and go to standard output; clap knows which is which.
-            let status = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            if error.use_stderr() {
+                render::usage(&error.render().to_string());
+                return ExitCode::from(exit::USAGE);
+            }
             return match error.print() {
-                Ok(()) => ExitCode::from(status),
+                Ok(()) => ExitCode::from(exit::DONE),
                 Err(_) => ExitCode::from(exit::FAILED),
             };
         }

@@ -164,6 +164,16 @@ async fn change(
     let proxy = transaction(&bus, &path).await?;
     let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
     let status = ended(global, &record)?;
+    if outcome == Outcome::NothingToDo && !global.json && !global.quiet {
+        // Why a package that was named did not change.
+        let plan: Option<Plan> = match proxy.get_plan().await.map_err(explain)?.as_str() {
+            "" => None,
+            text => Some(read(text)?),
+        };
+        if let Some(plan) = plan {
+            render::refusals(&mut std::io::stdout().lock(), &plan)?;
+        }
+    }
     let unchanged = outcome == Outcome::NothingToDo && unchanged_exit_77;
     Ok(if unchanged { exit::UNCHANGED } else { status })
 }

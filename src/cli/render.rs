@@ -17,6 +17,8 @@ use super::exit;
 
 /// How many reasons a unit's line names; the rest is counted.
 const MOST_REASONS: usize = 3;
+/// How much of one line about the command line is shown: longer ones repeat somebody's argument.
+const LONGEST_USAGE_LINE: usize = 300;
 
 /// Prints `value` as JSON or through `draw`, to standard output.
 pub(super) fn data<T: Serialize>(
@@ -55,6 +57,24 @@ pub(super) fn error(error: &anyhow::Error, global: &Global) {
         Some(known) => failure(known),
         None => eprintln!("apt-ostree: {error:#}"),
     }
+}
+
+/// Prints what is wrong with the command line. It repeats words of it, which may hold anything and be of
+/// any length.
+pub(super) fn usage(text: &str) {
+    for line in text.lines() {
+        let shown: String =
+            line.chars().take(LONGEST_USAGE_LINE).flat_map(shown_character).collect();
+        let more = if line.chars().count() > LONGEST_USAGE_LINE { "…" } else { "" };
+        eprintln!("{shown}{more}");
+    }
+}
+
+/// A control character as an escape, everything else as it is.
+fn shown_character(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
 }
 
 /// Prints what happened, what was kept and what to do.
@@ -141,11 +161,16 @@ pub(super) fn plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
             HumanBytes(space.available_bytes)
         )
     })?;
-    section(out, "Not done", &plan.refused, |refusal| {
-        format!("{}: {}", refusal.subject, refusal.reason)
-    })?;
+    refusals(out, plan)?;
     section(out, "Warnings", &plan.warnings, Clone::clone)?;
     writeln!(out, "\nPlan {}", plan.id.short())
+}
+
+/// What is left out of a plan, and why.
+pub(super) fn refusals(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
+    section(out, "Not done", &plan.refused, |refusal| {
+        format!("{}: {}", refusal.subject, refusal.reason)
+    })
 }
 
 fn signed_bytes(bytes: i64) -> String {
