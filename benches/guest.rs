@@ -84,7 +84,9 @@ impl Guest {
     /// The archive caches of both sides are empty, the lists and libapt's own cache are there, and what
     /// is written so far is on the disk.
     pub(super) fn make_ready(&self) {
-        self.host.shell("apt-get --quiet=2 update && apt-get clean && apt-cache stats > /dev/null && sync");
+        self.host.shell(
+            "apt-get --quiet=2 update && apt-get clean && apt-cache stats > /dev/null && sync",
+        );
     }
 }
 

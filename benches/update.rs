@@ -66,7 +66,9 @@ fn measure(
     Ok(vec![
         Row::new(
             id,
-            format!("{count} packages, command until the units answer, against apt-get and the same restarts"),
+            format!(
+                "{count} packages, command until the units answer, against apt-get and the same restarts"
+            ),
             (ours, peer),
             "s",
             Goal::Share(goal),

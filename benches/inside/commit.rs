@@ -32,11 +32,8 @@ pub(super) fn run(rounds: u64) -> Result<Vec<f64>> {
 }
 
 async fn one(transaction: TransactionId) -> Result<f64> {
-    let context = StepContext {
-        transaction,
-        cancel: CancellationToken::new(),
-        report: Reporter::silent(),
-    };
+    let context =
+        StepContext { transaction, cancel: CancellationToken::new(), report: Reporter::silent() };
     let base = OstreeTree::new().state().await?.running;
     let whose = TransactionRequest { transaction };
     let () = worker::run(task::STAGE, &whose, &context).await?;
