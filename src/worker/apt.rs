@@ -11,6 +11,7 @@ mod find;
 mod inputs;
 mod install;
 mod install_output;
+mod lists;
 mod mark;
 mod refresh;
 mod resolve;

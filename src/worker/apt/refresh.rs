@@ -1,6 +1,8 @@
 //! `apt update`.
 
 use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use apt_ostree_proto::{ErrorCode, Failure};
@@ -9,7 +11,7 @@ use rust_apt::error::AptErrors;
 use rust_apt::progress::{AcquireProgress, DynAcquireProgress};
 use rust_apt::raw::{AcqTextStatus, ItemDesc, ItemState, PkgAcquire};
 
-use super::cache;
+use super::{cache, lists};
 use crate::output::Output;
 
 /// How often libapt reports, in microseconds: 0 would be as often as it can.
@@ -55,6 +57,8 @@ const TELLING_PART: usize = 40;
 /// Fetches the package lists.
 pub(crate) fn refresh((): (), output: &Output) -> Result<(), Failure> {
     let config = Config::new();
+    let directory = PathBuf::from(config.dir("Dir::State::lists", "/var/lib/apt/lists/"));
+    lists::remove_empty(&directory).map_err(|error| unusable(&error))?;
     let cache = cache::open(&config)?;
     let complaints = Rc::new(RefCell::new(Vec::new()));
     let watcher = Watcher { output, complaints: Rc::clone(&complaints) };
@@ -75,9 +79,13 @@ pub(crate) fn refresh((): (), output: &Output) -> Result<(), Failure> {
         }
     }
     if succeeded && texts.is_empty() {
-        return Ok(());
+        return lists::make_durable(&directory).map_err(|error| unusable(&error));
     }
     Err(judge(texts))
+}
+
+fn unusable(error: &io::Error) -> Failure {
+    Failure::caused(ErrorCode::RefreshFailed, "the package lists on the disk are unusable", error)
 }
 
 /// What kind of failure libapt's messages are, and all of it that people need.
