@@ -47,8 +47,7 @@ impl Row {
         let share = peer.map(|peer| ours / peer);
         let (ratio, value, sign) = match goal {
             Goal::Faster(goal) => (share.map(f64::recip), Some(goal), ">="),
-            Goal::Share(goal) => (share, Some(goal), "<="),
-            Goal::Limit(goal) => (share, Some(goal), "<="),
+            Goal::Share(goal) | Goal::Limit(goal) => (share, Some(goal), "<="),
             Goal::Shown => (share, None, ""),
         };
         let pass = match goal {

@@ -25,7 +25,7 @@ const APT_GET: &str = "DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet \
 
 /// One package.
 pub(super) fn one() -> Result<Vec<Row>> {
-    measure("update-1", 5, 1.2, Some(vec![ONE.to_owned()]), 1)
+    measure("update-1", 5, 1.2, Some(&[ONE.to_owned()]), 1)
 }
 
 /// Twenty.
@@ -36,7 +36,7 @@ pub(super) fn twenty() -> Result<Vec<Row>> {
             chosen.retain(|other| other != name);
         }
     }
-    measure("update-20", 3, 0.8, Some(chosen), 20)
+    measure("update-20", 3, 0.8, Some(&chosen), 20)
 }
 
 /// A hundred: all that the archive has newer, and repacked ones.
@@ -48,14 +48,14 @@ fn measure(
     id: &str,
     rounds: usize,
     goal: f64,
-    chosen: Option<Vec<String>>,
+    chosen: Option<&[String]>,
     count: usize,
 ) -> Result<Vec<Row>> {
     let (mut ours, mut whole, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let applied = apply(chosen.as_deref(), count)?;
+        let applied = apply(chosen, count)?;
         eprintln!("  {id} ours: {}", applied.profile());
-        let peer = upgrade(chosen.as_deref(), count, &applied)?;
+        let peer = upgrade(chosen, count, &applied)?;
         eprintln!("  {id} apt-get: {} ms", peer.as_millis());
         ours.push(applied.until_answer());
         whole.push(applied.whole);

@@ -77,7 +77,7 @@ fn make_trees() -> Result<()> {
     for id in TREES {
         let tree = paths::checkout(id);
         let (live, tree) = (paths::live(id), tree.display());
-        script += &format!(
+        let make_tree = format!(
             "mkdir -p {live}
             ostree checkout -H --repo={repo} $(ostree rev-parse --repo={repo} debian/test/host) {tree}
             mkdir {tree}/usr/share/bench
@@ -86,6 +86,7 @@ fn make_trees() -> Result<()> {
             live = live.display(),
             repo = paths::REPOSITORY,
         );
+        script.push_str(&make_tree);
     }
     let made = Command::new("unshare").args(["--mount", "sh", "-ec", &script]).status()?;
     ensure!(made.success(), "the trees cannot be made");
