@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use apt_ostree_proto::{CommitId, TransactionId};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
 use crate::context::StepContext;
 use crate::port::{
@@ -259,6 +259,7 @@ impl Handler<DeployTree> for OverlayActor {
         let this = self.clone();
         Box::pin(async move {
             this.mounts.stand_down(request.context.transaction).await?;
+            this.refuse_unless_on_top(request.context.transaction).await?;
             this.tree.deploy(&request.commit, &request.context).await
         })
     }
@@ -315,6 +316,20 @@ impl Handler<FinalizeTree> for OverlayActor {
 }
 
 impl OverlayActor {
+    /// A guard whose time was up has taken the tree off, and is gone when it is stood down: what
+    /// does not run any more must not be kept.
+    async fn refuse_unless_on_top(&self, transaction: TransactionId) -> PortResult<()> {
+        let stack = self.mounts.stack().await?;
+        if stack.last().is_some_and(|top| top.transaction == Some(transaction)) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::SwitchFailed,
+            format!("the tree of transaction {transaction} is not on /usr any more"),
+        )
+        .with_hint("The rescue guard takes it off when the update takes too long: see the journal of apt-ostree-guard-*."))
+    }
+
     async fn finalize(&self, request: FinalizeTree) -> PortResult<()> {
         let FinalizeTree { commit, keep, context } = request;
         let id = context.transaction;

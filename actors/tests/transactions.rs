@@ -298,6 +298,26 @@ fn begin_upgrade() -> BeginTransaction {
 }
 
 #[test]
+fn an_update_whose_guard_took_the_tree_off_is_not_kept() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let before = host.state();
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let id = daemon.begin(upgrade()).await;
+        while let Some(event) = daemon.events.recv().await {
+            if matches!(event, Event::PhaseChanged { phase: Phase::Running(Step::CheckHealth), .. })
+            {
+                break;
+            }
+        }
+        host.disk.fire_guard();
+        let record = daemon.end(id).await;
+        assert_eq!(record.outcome, Outcome::RolledBack, "{record:?}");
+        assert_eq!(host.state(), before);
+    });
+}
+
+#[test]
 fn one_transaction_runs_at_a_time_and_a_second_is_told_which() {
     in_system(async {
         let (host, state) = (SimHost::booted(), directory());

@@ -117,6 +117,16 @@ impl SimDisk {
         self.systemd.set_tree(tree);
     }
 
+    /// The rescue guard's time is up: it takes the new tree off.
+    pub fn fire_guard(&self) {
+        let mut state = self.state.borrow_mut();
+        if !std::mem::take(&mut state.guards).is_empty() {
+            state.mounted.pop();
+        }
+        drop(state);
+        self.remount();
+    }
+
     fn running(&self) -> CommitId {
         let state = self.state.borrow();
         state.mounted.last().unwrap_or(&state.booted).clone()
@@ -272,11 +282,14 @@ impl Tree for SimDisk {
 impl Mounts for SimDisk {
     async fn stack(&self) -> PortResult<Vec<UsrMount>> {
         self.call("mounts.stack", |state| {
+            let made_by = |commit| {
+                state.checkouts.iter().rev().find(|(_, made)| *made == commit).map(|(id, _)| *id)
+            };
             let mounts = state.mounted.iter().map(|commit| UsrMount {
                 root: format!("/ostree/live/{commit}/usr").into(),
                 file_system: "ext4".to_owned(),
                 device: 1,
-                transaction: None,
+                transaction: made_by(commit),
             });
             Ok(mounts.collect())
         })
