@@ -36,7 +36,9 @@ async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failu
     if is_past_pivot(&recorded.steps, &marks) {
         return Ok(recorded);
     }
-    let was_deploying = marks.contains(&Mark::Started(Step::Deploy));
+    // Once its undo is done the steps before may be undone too, whatever boots next.
+    let was_deploying = marks.contains(&Mark::Started(Step::Deploy))
+        && !marks.contains(&Mark::Undone(Step::Deploy));
     let entry = match Facts::of(&recorded.entries).deploying.filter(|_| was_deploying) {
         Some(commit) if is_deployed(parts, commit.clone()).await? => {
             Entry::new(Mark::Succeeded(Step::Deploy))
