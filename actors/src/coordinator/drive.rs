@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::facts::{Facts, durations};
 use super::interruption::Interruption;
 use super::progress::Progress;
-use super::pump::{Pump, printable};
+use super::pump::{Printed, Pump, printable};
 use super::{BeginTransaction, Parts, told};
 use crate::context::{Report, Reporter, StepContext};
 use crate::health::Baseline;
@@ -27,6 +27,9 @@ use crate::supervisor::{GetWorkers, Workers};
 /// How often a step behind the pivot is tried before the transaction ends with a warning. What it
 /// leaves undone is taken up by the next transaction's clean-up.
 const MOST_ATTEMPTS_PAST_PIVOT: u32 = 3;
+
+/// How many warnings one transaction keeps; nobody reads more.
+const MOST_WARNINGS: usize = 200;
 
 /// The driver of one transaction.
 #[derive(Debug)]
@@ -49,6 +52,7 @@ pub(super) struct Drive {
     interruption: Interruption,
     abort_recorded: bool,
     attempts: BTreeMap<Step, u32>,
+    printed: Printed,
     progress: Progress,
     status: watch::Sender<TransactionStatus>,
 }
@@ -99,6 +103,7 @@ impl Drive {
             interruption: Interruption::default(),
             began: Instant::now(),
             attempts: BTreeMap::new(),
+            printed: Printed::default(),
             abort_recorded,
             parts,
             id,
@@ -369,8 +374,15 @@ impl Drive {
                 let status = status.to_owned();
                 pump.item(Event::Item { id: self.id, item, status, percentage }, percentage);
             }
-            Report::Log(line) => pump.log(&printable(&line)),
+            Report::Log(line) => {
+                if let Some(line) = self.printed.take(&printable(&line)) {
+                    pump.log(&line);
+                }
+            }
             Report::Warning(text) => {
+                if self.facts.warnings.len() >= MOST_WARNINGS {
+                    return;
+                }
                 let text = printable(&text);
                 self.facts.warnings.push(text.clone());
                 let (id, level) = (self.id, MessageLevel::Warning);

@@ -9,6 +9,31 @@ use tokio::time::Instant;
 use super::progress::PUBLISH_INTERVAL;
 use super::{Parts, Publisher};
 
+/// How much of what tools print is kept and published: far more than the largest upgrade prints, and
+/// what a script that prints for ever can take of the disk and of the clients' patience.
+const LARGEST_LOG_BYTES: u64 = 8 << 20;
+/// What a line costs besides its text, as an event and a signal: empty lines are not free.
+const LINE_COST_BYTES: u64 = 64;
+/// What stands in the log where the rest was left out.
+const LOG_IS_FULL: &str = "(more was printed than is kept)";
+/// Bounds what is kept of what tools print.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    bytes: u64,
+}
+
+impl Printed {
+    /// The line, as long as there is room for it; then once that there is none; then nothing.
+    pub(super) fn take(&mut self, line: &str) -> Option<String> {
+        if self.bytes > LARGEST_LOG_BYTES {
+            return None;
+        }
+        let cost = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(cost).saturating_add(LINE_COST_BYTES);
+        Some(if self.bytes > LARGEST_LOG_BYTES { LOG_IS_FULL } else { line }.to_owned())
+    }
+}
+
 /// Bounds how often progress is published, and keeps the transaction's log file.
 pub(super) struct Pump {
     last_progress: Option<Instant>,
@@ -66,4 +91,22 @@ fn is_due(last: &mut Option<Instant>) -> bool {
 /// A tool's line may carry terminal control sequences; a client prints what it gets.
 pub(super) fn printable(line: &str) -> String {
     line.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_prints_for_ever_fills_no_disk_and_is_told_once() {
+        for line in ["", "x", &"x".repeat(4096)] {
+            let mut printed = Printed::default();
+            let kept: Vec<String> = (0..200_000).filter_map(|_| printed.take(line)).collect();
+            let bytes: usize = kept.iter().map(String::len).sum();
+            assert!(bytes as u64 <= LARGEST_LOG_BYTES + 100, "{bytes} of {} bytes", line.len());
+            assert!(kept.len() as u64 <= LARGEST_LOG_BYTES / LINE_COST_BYTES + 1);
+            let told = kept.iter().filter(|line| *line == LOG_IS_FULL).count();
+            assert_eq!(told, 1, "lines of {} bytes", line.len());
+        }
+    }
 }
