@@ -26,6 +26,7 @@ pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<(), Failure> {
     for transaction in known_transactions(&sysroot.repo())?.difference(&keep) {
         remove_live_tree(&sysroot.repo(), *transaction)?;
         remove_tree(&paths::live(*transaction))?;
+        remove_tree(&paths::var_delta(*transaction))?;
     }
     drop_old_deployments(&sysroot)?;
     sysroot
@@ -40,12 +41,21 @@ fn known_transactions(repo: &ostree::Repo) -> Result<BTreeSet<TransactionId>, Fa
     })?;
     // Depending on its version libostree gives the names with or without the prefix.
     let from_refs = refs.keys().filter_map(|name| name.rsplit('/').next()?.parse().ok());
-    let from_directories = fs::read_dir(paths::LIVE_DIRECTORY)
+    let kept_of_var = paths::var_delta(TransactionId(0));
+    let from_directories = [Some(Path::new(paths::LIVE_DIRECTORY)), kept_of_var.parent()]
         .into_iter()
         .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(from_refs.chain(from_directories).map(TransactionId).collect())
+        .flat_map(numbered);
+    Ok(from_refs.map(TransactionId).chain(from_directories).collect())
+}
+
+/// Transactions that have an entry in a directory, which may not be there.
+fn numbered(directory: &Path) -> Vec<TransactionId> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .map(TransactionId)
+        .collect()
 }
 
 /// Transactions whose tree any process's mount namespace shows.
@@ -113,6 +123,18 @@ fn drop_old_deployments(sysroot: &Sysroot) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transactions_are_known_by_their_directories_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["7", "12", "x", "3.tmp", "-1"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let mut found = numbered(directory.path());
+        found.sort();
+        assert_eq!(found, [TransactionId(7), TransactionId(12)]);
+        assert_eq!(numbered(&directory.path().join("none")), []);
+    }
 
     #[test]
     fn a_mount_of_any_part_of_a_live_tree_holds_it() {
