@@ -18,7 +18,7 @@ use super::compare::{Difference, compare};
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{self, NEVER, failed};
-use super::staging::{remove_if_empty, remove_tree};
+use super::staging::{make_closed_directory, remove_if_empty, remove_tree};
 
 /// Notes the commit of a checkout that was made for a commit to come.
 const PREPARED_FILE: &str = "prepared";
@@ -81,7 +81,7 @@ pub(crate) fn prepare(request: &PrepareRequest) -> Result<(), Failure> {
     let live = paths::live(request.transaction);
     let tree = paths::checkout(request.transaction);
     remove_tree(&tree)?;
-    fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
+    make_closed_directory(&live).map_err(|error| unmade(&error))?;
     check_out_to(&repo, &request.base, &tree)?;
     fs::write(live.join(PREPARED_FILE), request.base.as_str()).map_err(|error| unmade(&error))?;
     // The links' inodes reach the disk while packages are installed: the commit's own sync would
@@ -107,7 +107,7 @@ pub(super) fn make_tree(
             amend(repo, &tree, commit, &difference)?;
         } else {
             remove_tree(&tree)?;
-            fs::create_dir_all(&live).map_err(|error| unmade(&error))?;
+            make_closed_directory(&live).map_err(|error| unmade(&error))?;
             check_out_to(repo, commit, &tree)?;
         }
         fs::write(live.join(COMMIT_FILE), commit.as_str()).map_err(|error| unmade(&error))?;

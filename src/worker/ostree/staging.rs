@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use apt_ostree::host::paths;
@@ -79,8 +79,14 @@ pub(super) fn remove_if_empty(transaction: TransactionId) -> Result<(), Failure>
     }
 }
 
+/// Makes a directory and its missing parents, for the superuser alone: below it are copies of `/etc`,
+/// set-id programs that are replaced for a reason, and scratch directories that scripts trust.
+pub(super) fn make_closed_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 fn make(stage: &Stage, deployment: &Path, usr: &Path) -> io::Result<()> {
-    fs::create_dir_all(&stage.directory)?;
+    make_closed_directory(&stage.directory)?;
     for (name, lower) in [("usr", usr), ("etc", Path::new("/etc")), ("var", Path::new("/var"))] {
         let upper = stage.upper(name);
         fs::create_dir_all(&upper)?;
@@ -113,4 +119,22 @@ fn make_skeleton(root: &Path, deployment: &Path) -> io::Result<()> {
 /// The names at the top of a tree.
 pub(super) fn top_level(root: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(root)?.map(|entry| entry.map(|entry| entry.file_name().into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_stands_beside_the_deployments_is_closed_to_users() {
+        let directory = tempfile::tempdir().unwrap();
+        make_closed_directory(&directory.path().join("live/1/stage")).unwrap();
+        make_closed_directory(&directory.path().join("live/1")).unwrap();
+        for path in ["live", "live/1", "live/1/stage"] {
+            let mode = fs::metadata(directory.path().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{path}");
+        }
+    }
 }
