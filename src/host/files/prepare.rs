@@ -72,6 +72,15 @@ impl<'a> Planner<'a> {
         self.kept.push(format!("{}: {why}", show(place, path)));
     }
 
+    /// What goes from `/var`, unless something else turns out to be in the way.
+    pub(super) fn removed_from_var(&self) -> BTreeSet<PathBuf> {
+        let entries = self.planned.iter().map(|planned| &planned.entry);
+        entries
+            .filter(|entry| entry.place == Placement::Var && entry.after.is_none())
+            .map(|entry| entry.path.clone())
+            .collect()
+    }
+
     pub(super) fn plan(&mut self, entry: DeltaEntry, content: Content<'a>) {
         self.planned.push(Planned { entry, content });
     }

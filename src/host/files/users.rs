@@ -95,6 +95,48 @@ pub(super) fn merge(database: Database, base: &[u8], theirs: &[u8], ours: &[u8])
     Merged { text, kept }
 }
 
+/// `merged`, with the lines of `ours` that it lacks for one of `names`, each where it was.
+pub(super) fn retain(
+    database: Database,
+    merged: &[u8],
+    ours: &[u8],
+    names: &BTreeSet<Vec<u8>>,
+) -> Vec<u8> {
+    let (merged, ours) = (index(database, merged), index(database, ours));
+    let mut lines = Vec::new();
+    for (key, line) in &ours.lines {
+        match merged.get(key) {
+            Some(merged) => lines.push(merged.clone()),
+            None if names.contains(field(line, 0)) => lines.push(line.clone()),
+            None => {}
+        }
+    }
+    let at = lines.iter().position(|line| line.starts_with(b"+")).unwrap_or(lines.len());
+    let added = merged.lines.iter().filter(|(key, _)| ours.get(key).is_none());
+    lines.splice(at..at, added.map(|(_, line)| line.clone()));
+    let mut text = lines.join(&b'\n');
+    if !text.is_empty() {
+        text.push(b'\n');
+    }
+    text
+}
+
+/// The names of `ours` that `merged` lacks, with their numeric ids.
+pub(super) fn lost_ids(database: Database, merged: &[u8], ours: &[u8]) -> BTreeMap<Vec<u8>, u32> {
+    let (Database::Names { id_field: Some(number) }
+    | Database::Members { id_field: Some(number), .. }) = database
+    else {
+        return BTreeMap::new();
+    };
+    let merged = index(database, merged);
+    let lost = index(database, ours).lines.into_iter().filter(|(key, _)| merged.get(key).is_none());
+    lost.filter_map(|(_, line)| {
+        let id = std::str::from_utf8(line.split(|byte| *byte == b':').nth(number)?).ok()?;
+        Some((field(&line, 0).to_owned(), id.parse().ok()?))
+    })
+    .collect()
+}
+
 /// Names that `merged` has and `ours` has not, whose id is another name's in `ours`. An id that the
 /// update itself gives to both names is meant to be so.
 pub(super) fn clashes(database: Database, theirs: &[u8], ours: &[u8]) -> Vec<String> {

@@ -96,6 +96,43 @@ fn files_and_users_that_came_or_changed_since_stay_and_are_named() {
 }
 
 #[test]
+fn users_whose_data_stays_in_var_stay_in_every_database_and_are_named() {
+    let host = Fixture::new();
+    host.write("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    host.write("etc/group", "root:x:0:\n");
+    host.write("etc/shadow", "root:*:1::::::\n");
+    // The files of the test belong to whoever runs it, so that is the id of the user with data.
+    let own = fs::metadata(host.path("etc/passwd")).unwrap().uid();
+    let passwd = format!(
+        "root:x:0:0::/root:/bin/sh\nidle:x:64001:64001::/:/bin/false\nbusy:x:{own}:64002::/:/bin/false\n"
+    );
+    let delta = update(
+        &host,
+        FIRST,
+        &[
+            ("etc/passwd", Some(&passwd)),
+            ("etc/group", Some("root:x:0:\nidle:x:64001:\nbusy:x:64002:\n")),
+            ("etc/shadow", Some("root:*:1::::::\nidle:!:1::::::\nbusy:!:1::::::\n")),
+        ],
+    );
+    host.write("var/lib/busy/data", "written since");
+    let back = host.prepare(SECOND, &DeltaSource::Reverse { deltas: vec![delta] }).unwrap();
+    assert_eq!(
+        back.kept,
+        [
+            "/etc/group: the group \"busy\" stays, for files in /var do",
+            "/etc/passwd: the user \"busy\" stays, for files in /var do",
+        ]
+    );
+    host.trees.apply(&back).unwrap();
+    for name in ["passwd", "group", "shadow"] {
+        let text = host.read(&format!("etc/{name}"));
+        assert!(text.contains("busy:") && !text.contains("idle:"), "{name}: {text}");
+    }
+    assert_eq!(host.read("var/lib/busy/data"), "written since");
+}
+
+#[test]
 fn a_rollback_whose_displaced_files_are_gone_says_so() {
     let host = Fixture::new();
     host.write("etc/a", "0");
