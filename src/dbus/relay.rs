@@ -49,10 +49,12 @@ impl Relay {
             Event::Progress { percentage, speed, remaining_seconds, .. } => {
                 let remaining = u32::try_from(remaining_seconds).unwrap_or(u32::MAX);
                 {
-                    let mut transaction = object.get_mut().await;
-                    transaction.status.percentage = percentage;
-                    transaction.status.speed = speed;
-                    transaction.status.remaining_seconds = remaining_seconds;
+                    let transaction = object.get().await;
+                    transaction.update(|status| {
+                        status.percentage = percentage;
+                        status.speed = speed;
+                        status.remaining_seconds = remaining_seconds;
+                    });
                     transaction.percentage_changed(&emitter).await?;
                 }
                 Transaction::progress(&emitter, percentage, speed, remaining).await
@@ -66,7 +68,7 @@ impl Relay {
             Event::Failed { failure, .. } => {
                 let code = failure.code.name();
                 Transaction::error(&emitter, code, &failure.message, &failure.hint).await?;
-                object.get_mut().await.status.failure = Some(failure);
+                object.get().await.update(|status| status.failure = Some(failure));
                 Ok(())
             }
             Event::Finished { id, outcome } => {
@@ -106,10 +108,11 @@ async fn enter(
     phase: Phase,
 ) -> zbus::Result<()> {
     {
-        let mut transaction = object.get_mut().await;
-        transaction.status.phase = phase;
-        transaction.status.cancellable =
-            matches!(phase, Phase::Running(step) if step < Step::Deploy);
+        let transaction = object.get().await;
+        transaction.update(|status| {
+            status.phase = phase;
+            status.cancellable = matches!(phase, Phase::Running(step) if step < Step::Deploy);
+        });
         transaction.state_changed(emitter).await?;
         transaction.status_changed(emitter).await?;
         transaction.allow_cancel_changed(emitter).await?;

@@ -18,7 +18,7 @@ use super::*;
 
 /// A daemon whose one caller may do `allowed`, and that caller's connection.
 struct Peers {
-    _daemon: Connection,
+    daemon: Connection,
     client: Connection,
     _state: tempfile::TempDir,
 }
@@ -45,7 +45,7 @@ impl Peers {
         coordinator.send(Recover).await.unwrap().unwrap();
         let authority = Authority::Peer(allowed);
         publish(&daemon, coordinator, events, Activity::default(), authority).await.unwrap();
-        Self { _daemon: daemon, client, _state: state }
+        Self { daemon, client, _state: state }
     }
 
     async fn manager(&self) -> ManagerProxy<'static> {
@@ -131,4 +131,20 @@ async fn what_is_not_there_is_answered_as_not_found() {
     let peers = Peers::meet(&[ACTION_UPDATE]).await;
     let manager = peers.manager().await;
     assert_eq!(error_name(manager.get_record(7).await), "org.aptostree1.Error.NotFound");
+}
+
+#[actix::test]
+async fn a_method_that_waits_for_a_person_holds_up_no_signals() {
+    let peers = Peers::meet(&[ACTION_UPDATE]).await;
+    let manager = peers.manager().await;
+    let mut ends = manager.receive_transaction_removed().await.unwrap();
+    let path = manager.apply_live(&HashMap::new()).await.unwrap();
+    let server = peers.daemon.object_server();
+    let object = server.interface::<_, transaction::Transaction>(path.as_str()).await.unwrap();
+    // As the object is held while polkit asks for a password.
+    let held = object.get().await;
+    let patience = std::time::Duration::from_secs(60);
+    let end = tokio::time::timeout(patience, ends.next()).await.unwrap().unwrap();
+    assert_eq!(end.args().unwrap().outcome, Outcome::Committed.name());
+    drop(held);
 }

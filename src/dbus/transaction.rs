@@ -1,10 +1,12 @@
 //! `org.aptostree1.Transaction`
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use actix::Addr;
 use apt_ostree_actors::coordinator::{CancelTransaction, Coordinator, ReadPlan, ReadRecord};
 use apt_ostree_proto::dbus::ACTION_CANCEL;
 use apt_ostree_proto::status::TransactionStatus;
-use apt_ostree_proto::{ErrorCode, Failure};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use zbus::interface;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -16,7 +18,10 @@ use super::error::Error;
 /// One transaction's object.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    pub(super) status: TransactionStatus,
+    id: TransactionId,
+    /// Changed behind a shared reference: a method that waits for polkit, and polkit for a person,
+    /// holds the object for reading, and must not hold up what is told to everybody else.
+    status: Mutex<TransactionStatus>,
     coordinator: Addr<Coordinator>,
     authority: Authority,
     activity: Activity,
@@ -29,7 +34,16 @@ impl Transaction {
         authority: Authority,
         activity: Activity,
     ) -> Self {
-        Self { status, coordinator, authority, activity }
+        Self { id: status.id, status: Mutex::new(status), coordinator, authority, activity }
+    }
+
+    /// Changes what the properties show.
+    pub(super) fn update(&self, change: impl FnOnce(&mut TransactionStatus)) {
+        change(&mut self.shown());
+    }
+
+    fn shown(&self) -> MutexGuard<'_, TransactionStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,19 +60,19 @@ impl Transaction {
     async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
         self.activity.note();
         self.authority.allow(&header, ACTION_CANCEL).await?;
-        Ok(self.coordinator.send(CancelTransaction(self.status.id)).await??)
+        Ok(self.coordinator.send(CancelTransaction(self.id)).await??)
     }
 
     /// Its plan.
     async fn get_plan(&self) -> Result<String, Error> {
         self.activity.note();
-        json(self.coordinator.send(ReadPlan(self.status.id)).await??)
+        json(self.coordinator.send(ReadPlan(self.id)).await??)
     }
 
     /// Its record.
     async fn get_record(&self) -> Result<String, Error> {
         self.activity.note();
-        match self.coordinator.send(ReadRecord(self.status.id)).await? {
+        match self.coordinator.send(ReadRecord(self.id)).await? {
             Ok((record, _)) => json(Some(record)),
             Err(failure) if failure.code == ErrorCode::NotFound => Ok(String::new()),
             Err(failure) => Err(failure.into()),
@@ -67,44 +81,44 @@ impl Transaction {
 
     /// What was asked for.
     #[zbus(property(emits_changed_signal = "const"))]
-    fn title(&self) -> &str {
-        &self.status.title
+    fn title(&self) -> String {
+        self.shown().title.clone()
     }
 
     /// `running`, `undoing` or `finished`.
     #[zbus(property)]
     fn state(&self) -> &'static str {
-        self.status.phase.state()
+        self.shown().phase.state()
     }
 
     /// The step or the outcome.
     #[zbus(property)]
     fn status(&self) -> &'static str {
-        self.status.phase.detail()
+        self.shown().phase.detail()
     }
 
     /// 0 to 100, or 101.
     #[zbus(property)]
     fn percentage(&self) -> u32 {
-        self.status.percentage
+        self.shown().percentage
     }
 
     /// Bytes a second.
     #[zbus(property(emits_changed_signal = "false"))]
     fn speed(&self) -> u64 {
-        self.status.speed
+        self.shown().speed
     }
 
     /// Seconds.
     #[zbus(property(emits_changed_signal = "false"))]
     fn remaining_time(&self) -> u32 {
-        u32::try_from(self.status.remaining_seconds).unwrap_or(u32::MAX)
+        u32::try_from(self.shown().remaining_seconds).unwrap_or(u32::MAX)
     }
 
     /// Whether a cancel will be heard.
     #[zbus(property)]
     fn allow_cancel(&self) -> bool {
-        self.status.cancellable
+        self.shown().cancellable
     }
 
     /// The state or the step changed.
