@@ -68,6 +68,13 @@ case $signed in
     *) die "not a way to sign: $signed" ;;
 esac
 [ -z "$key" ] || sign "$key"
+# apt asks for what changed since a second: two versions must not be of the same one.
+stamp=$(date +%s)
+if [ -e "$target/dists/stable/Release" ]; then
+    last=$(stat -c %Y "$target/dists/stable/Release")
+    [ "$stamp" -gt "$last" ] || stamp=$((last + 1))
+fi
+find "$new/dists" -type f -exec touch --date="@$stamp" {} +
 rm -rf "$target"
 mv "$new" "$target"
 trap - EXIT
