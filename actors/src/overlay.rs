@@ -246,8 +246,8 @@ impl Handler<SwitchBack> for OverlayActor {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct DeployTree {
-    /// The new tree's commit.
-    pub commit: CommitId,
+    /// The new tree.
+    pub tree: CommittedTree,
     /// The step.
     pub context: StepContext,
 }
@@ -259,8 +259,8 @@ impl Handler<DeployTree> for OverlayActor {
         let this = self.clone();
         Box::pin(async move {
             this.mounts.stand_down(request.context.transaction).await?;
-            this.refuse_unless_on_top(request.context.transaction).await?;
-            this.tree.deploy(&request.commit, &request.context).await
+            this.refuse_unless_on_top(&request.tree).await?;
+            this.tree.deploy(&request.tree.commit, &request.context).await
         })
     }
 }
@@ -317,15 +317,17 @@ impl Handler<FinalizeTree> for OverlayActor {
 
 impl OverlayActor {
     /// A guard whose time was up has taken the tree off, and is gone when it is stood down: what
-    /// does not run any more must not be kept.
-    async fn refuse_unless_on_top(&self, transaction: TransactionId) -> PortResult<()> {
+    /// does not run any more must not be kept. A rollback's tree may be an earlier transaction's, or
+    /// the booted deployment's own: it is told by its place.
+    async fn refuse_unless_on_top(&self, tree: &CommittedTree) -> PortResult<()> {
+        let within_file_system = tree.usr.path.strip_prefix("/sysroot").unwrap_or(&tree.usr.path);
         let stack = self.mounts.stack().await?;
-        if stack.last().is_some_and(|top| top.transaction == Some(transaction)) {
+        if stack.last().is_some_and(|top| top.root.ends_with(within_file_system)) {
             return Ok(());
         }
         Err(Failure::new(
             ErrorCode::SwitchFailed,
-            format!("the tree of transaction {transaction} is not on /usr any more"),
+            format!("the tree of {} is not on /usr any more", tree.commit.short()),
         )
         .with_hint("The rescue guard takes it off when the update takes too long: see the journal of apt-ostree-guard-*."))
     }

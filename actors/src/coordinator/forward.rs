@@ -313,12 +313,12 @@ impl Drive {
     }
 
     async fn deploy(&mut self, workers: &Workers) -> Result<(), Failure> {
-        let commit = self.committed()?.tree.commit.clone();
+        let tree = self.committed()?.tree.clone();
         let overlay = workers.overlay.clone();
         // As the status says: a daemon that is asked to stop lets the pivot end, one way or the other.
         self.reporting(async move |context| {
             let context = context.uncancellable();
-            ask(&overlay, DeployTree { commit, context }).await
+            ask(&overlay, DeployTree { tree, context }).await
         })
         .await?;
         // The pivot is behind; what is missing is made up for after a reboot.
