@@ -15,7 +15,7 @@ pub(crate) use decide::predict;
 pub(crate) use run::{describe, quoted_log};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
@@ -279,9 +279,22 @@ impl Handler<ReloadManagers> for ServiceActor {
             if !fragments.is_empty() {
                 systemd.create_tmpfiles(&fragments).await?;
             }
-            systemd.reload_managers().await
+            if request.changed.iter().any(|path| is_read_by_managers(path)) {
+                systemd.reload_managers().await?;
+            }
+            Ok(())
         })
     }
+}
+
+/// Directories below which something stands that the service manager or the bus keeps in memory:
+/// systemd.unit(5) with generators, presets and drop-ins, dbus-daemon(1), and what units are
+/// generated from.
+const READ_BY_MANAGERS: &[&str] = &["systemd", "dbus-1", "init.d", "xdg", "fstab", "crypttab"];
+
+/// Whether a manager has to read it again. Reading everything takes longer than all else in a switch.
+fn is_read_by_managers(path: &Path) -> bool {
+    path.iter().any(|name| READ_BY_MANAGERS.iter().any(|known| name == *known))
 }
 
 /// The tmpfiles.d(5) fragments among `changed`.
