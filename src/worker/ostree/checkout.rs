@@ -60,7 +60,12 @@ fn ready_tree(commit: &CommitId) -> Result<Option<PathBuf>, Failure> {
     if let Some(deployment) = deployment.filter(|deployment| deployment.commit == *commit) {
         return Ok(Some(deployment.directory.join("usr")));
     }
-    let entries = fs::read_dir(paths::LIVE_DIRECTORY).map_err(|error| unmade(&error))?;
+    let entries = match fs::read_dir(paths::LIVE_DIRECTORY) {
+        Ok(entries) => entries,
+        // The first transaction of this host.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unmade(&error)),
+    };
     for entry in entries {
         let entry = entry.map_err(|error| unmade(&error))?;
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
