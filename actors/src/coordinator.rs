@@ -174,10 +174,10 @@ impl Handler<Recover> for Coordinator {
     type Result = ResponseFuture<Result<(), Failure>>;
 
     fn handle(&mut self, _: Recover, context: &mut Self::Context) -> Self::Result {
-        let parts = self.parts();
+        let (parts, boot) = (self.parts(), self.boot.clone());
         let coordinator = context.address();
         Box::pin(async move {
-            let result = recovery::recover(&parts).await;
+            let result = recovery::recover(&parts, boot.as_ref()).await;
             coordinator.do_send(Recovered);
             result
         })

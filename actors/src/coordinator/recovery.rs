@@ -5,29 +5,45 @@
 
 use apt_ostree_proto::Failure;
 use apt_ostree_proto::event::Event;
+use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::step::Step;
 
 use super::Parts;
 use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
-use crate::journal::{Entry, Recorded};
+use crate::journal::{Entry, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::saga::{Abort, Mark, is_past_pivot};
 use crate::supervisor::GetWorkers;
 
 /// Takes up every transaction that has not ended, newest first.
-pub(super) async fn recover(parts: &Parts) -> Result<(), Failure> {
+pub(super) async fn recover(parts: &Parts, boot: Option<&BootId>) -> Result<(), Failure> {
     let mut unfinished = parts.journal.with(super::super::journal::Journal::unfinished).await?;
     unfinished.reverse();
     for recorded in unfinished {
         let (id, title) = (recorded.id, &recorded.title);
         tracing::warn!(transaction = id.0, "transaction {id}: was interrupted: {title}");
-        let recorded = decide(parts, recorded).await?;
+        let mut recorded = decide(parts, recorded).await?;
+        if recorded.boot.is_none() || recorded.boot.as_ref() != boot {
+            forget_processes(&mut recorded);
+        }
         let record = Drive::resume(parts.clone(), recorded).run().await;
         parts.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
     }
     Ok(())
+}
+
+/// Processes of another boot are gone, and their numbers are given anew: a unit that was started at
+/// this boot may have read what is about to be put back.
+fn forget_processes(recorded: &mut Recorded) {
+    for entry in &mut recorded.entries {
+        if let Some(Payload::UnitStates(states)) = &mut entry.payload {
+            for state in states.values_mut() {
+                state.main_pid = 0;
+            }
+        }
+    }
 }
 
 /// Adds the entry that says which way to go.
