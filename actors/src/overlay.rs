@@ -149,7 +149,9 @@ impl OverlayActor {
         };
         let delta_source = match source {
             NewTree::Staged(_) => DeltaSource::Stage,
-            NewTree::Commit(new) => DeltaSource::Trees { old: base, new },
+            NewTree::Commit(new) => {
+                DeltaSource::Trees { old: base, new, new_usr: tree.usr.path.clone() }
+            }
             NewTree::Before { deltas, .. } => DeltaSource::Reverse { deltas },
         };
         let delta = self.files.prepare(&delta_source, &context).await?;

@@ -100,7 +100,7 @@ impl FileTrees {
     ) -> PortResult<Delta> {
         match source {
             DeltaSource::Stage => self.prepare_stage(transaction, cancel),
-            DeltaSource::Trees { .. } => self.prepare_trees(transaction, cancel),
+            DeltaSource::Trees { new_usr, .. } => self.prepare_trees(transaction, new_usr, cancel),
             DeltaSource::Reverse { deltas } => {
                 reverse::prepare(&self.roots, transaction, deltas, cancel)
             }
@@ -135,10 +135,11 @@ impl FileTrees {
     fn prepare_trees(
         &self,
         transaction: TransactionId,
+        new_usr: &Path,
         cancel: &CancellationToken,
     ) -> PortResult<Delta> {
         let old = prepare::open(&self.roots.default_etc)?;
-        let new = prepare::open(&self.roots.new_etc(transaction))?;
+        let new = prepare::open(&new_usr.join("etc"))?;
         let mut planner = Planner::new(&self.roots, transaction, cancel)?;
         let etc = changes::of_trees(&new, &old).map_err(failed(
             "compare the trees of",

@@ -43,6 +43,8 @@ pub enum DeltaSource {
         old: CommitId,
         /// The commit to switch to.
         new: CommitId,
+        /// The `/usr` of that commit's tree, below `/sysroot`.
+        new_usr: PathBuf,
     },
     /// The deltas of earlier transactions undone, newest first.
     Reverse {

@@ -61,11 +61,6 @@ impl Roots {
         self.within_live(&Stage::of(transaction).upper("var"))
     }
 
-    /// `/usr/etc` of the transaction's new tree.
-    pub(super) fn new_etc(&self, transaction: TransactionId) -> PathBuf {
-        self.within_live(&paths::checkout(transaction)).join("usr/etc")
-    }
-
     fn within_live(&self, path: &Path) -> PathBuf {
         path.strip_prefix(paths::LIVE_DIRECTORY)
             .map_or_else(|_| path.to_owned(), |inside| self.live.join(inside))

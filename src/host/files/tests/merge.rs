@@ -132,7 +132,8 @@ fn a_tree_change_is_merged_as_ostree_does() {
         host.write(&format!("live/1/tree/usr/etc/{name}"), text);
     }
     let commit = apt_ostree_proto::CommitId::parse("0".repeat(64)).unwrap();
-    let source = DeltaSource::Trees { old: commit.clone(), new: commit };
+    let new_usr = host.path("live/1/tree/usr");
+    let source = DeltaSource::Trees { old: commit.clone(), new: commit, new_usr };
     let delta = host.prepare(FIRST, &source).unwrap();
     assert_eq!(paths(&delta), ["added", "plain", "gone"]);
     assert_eq!(delta.kept.len(), 2, "{:?}", delta.kept);
