@@ -1,0 +1,56 @@
+//! Repositories that cannot be trusted, and packages that cannot be had from good ones.
+
+use super::{Bench, Refusal};
+use crate::support::Repository;
+
+const UPGRADE: &[&str] = &["apply-live", "--packages=hello-svc"];
+
+#[test]
+fn repositories_without_a_good_signature_are_not_used() {
+    let bench = Bench::boot();
+    let url = "http://127.0.0.1:8080/toys";
+    for (option, telling) in [
+        ("--signed=no", "signed"),
+        ("--signed=wrong", "NO_PUBKEY"),
+        ("--expired", "expired"),
+        ("--alter-late=s/^Size: .*/Size: 5/", "Packages"),
+    ] {
+        bench.host.mirror().publish(&Repository::hello(2).option(option));
+        let names = [url, telling];
+        let refusal = Refusal::failed("Untrusted", &names, "Signed-By");
+        bench.refuses(option, UPGRADE, refusal);
+        // Nor by an update that does not ask the mirror: the lists of before are still there.
+        assert_eq!(
+            bench.host.shell("apt-cache madison hello-svc | grep -c '| *2 |' || true"),
+            "0\n"
+        );
+    }
+    let (code, message) = bench.error_of_transaction(&["0"]);
+    assert_eq!(code, "Untrusted");
+    assert!(message.contains(url), "{message}");
+}
+
+#[test]
+fn held_and_pinned_packages_stay_and_the_reason_is_told() {
+    let bench = Bench::boot();
+    bench.host.mirror().publish(&Repository::hello(2));
+    let stays = |case: &str, reason: &str| {
+        let before = bench.host.snapshot();
+        for arguments in [UPGRADE, &["apply-live", "--packages=hello-svc", "--dry-run"]] {
+            let output = bench.host.run(["apt-ostree", "--no-progress"].iter().chain(arguments));
+            assert_eq!(output.code, Some(0), "{case}: {}", output.stderr);
+            assert!(output.stdout.contains("Nothing to do."), "{case}: {}", output.stdout);
+            let line = output.stdout.lines().find(|line| line.starts_with("  hello-svc"));
+            assert!(line.is_some_and(|line| line.contains(reason)), "{case}: {}", output.stdout);
+        }
+        bench.host.snapshot().assert_same_as(&before);
+    };
+    bench.host.shell(
+        "printf 'Package: hello-svc\\nPin: version 2\\nPin-Priority: -1\\n' > /etc/apt/preferences.d/pin",
+    );
+    stays("pinned", "pinned");
+    bench.host.shell("rm /etc/apt/preferences.d/pin");
+    // As whoever builds the image does it: the tree itself is read-only.
+    bench.host.shell(&super::locks::with_writable_usr("apt-mark hold hello-svc"));
+    stays("held", "held");
+}
