@@ -1,8 +1,8 @@
 #!/bin/bash
 # state.sh NAME: what the test host NAME consists of, one fact a line: its /usr and /etc byte for byte,
 # packages (whose database lies in /usr), units and mounts. Equal output is "as before".
-# Times are left out: OSTree keeps none, and a file that was put back is another inode. So are mount and
-# process numbers, units that come and go by themselves, and what the product keeps in /run.
+# Times are left out: OSTree keeps none, and a file that was put back is another inode. So are mount,
+# process and loop device numbers (a disk gets another after a power cut), units that come and go by themselves, and what the product keeps in /run.
 set -euo pipefail
 . "$(dirname -- "$0")/settings.sh"
 
@@ -17,5 +17,5 @@ dpkg-query --show --showformat="\${Package}:\${Architecture} \${Version} \${Stat
 systemctl list-units --all --plain --no-legend --full --type=service,socket,target,timer,path \
     | awk "\$1 !~ /^(apt-ostree|run-|systemd-(hostnamed|timedated|localed)|polkit|user)/ { print \$1, \$2, \$3, \$4 }" \
     | label units
-awk "\$5 !~ /^\/run\/(credentials|user|apt-ostree)/ { print \$5, \$4, \$6, \$9, \$10 }" /proc/1/mountinfo | label mounts
+awk "\$5 !~ /^\/run\/(credentials|user|apt-ostree)/ { gsub(/\/dev\/loop[0-9]+/, \"disk\"); print \$5, \$4, \$6, \$9, \$10 }" /proc/1/mountinfo | label mounts
 ' | LC_ALL=C sort
