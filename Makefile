@@ -40,7 +40,7 @@ demo-clean:
 test: prerequisites lint
 	debian/build.sh dev
 	$(build_image)
-	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked && cargo test --workspace --locked --doc --quiet; \
+	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked --no-fail-fast && cargo test --workspace --locked --doc --quiet; \
 	else cargo test --workspace --locked; fi
 
 lint: prerequisites
