@@ -337,11 +337,15 @@ impl OverlayActor {
     async fn finalize(&self, request: FinalizeTree) -> PortResult<()> {
         let FinalizeTree { commit, keep, context } = request;
         let id = context.transaction;
-        self.mounts.stand_down(id).await?;
-        self.tree.stage_deployment(&commit, &context).await?;
-        self.files.append_logs(id).await?;
-        self.mounts.collapse(id).await?;
-        self.tree.drop_stage(id).await?;
-        self.tree.clean_up(&keep).await
+        // The update is kept: no part's failure excuses another, and the first is told.
+        let parts = [
+            self.mounts.stand_down(id).await,
+            self.tree.stage_deployment(&commit, &context).await,
+            self.files.append_logs(id).await,
+            self.mounts.collapse(id).await,
+            self.tree.drop_stage(id).await,
+            self.tree.clean_up(&keep).await,
+        ];
+        parts.into_iter().collect()
     }
 }
