@@ -159,6 +159,13 @@ impl Tree for OstreeTree {
     }
 
     async fn undeploy(&self, commit: &CommitId) -> PortResult<()> {
+        // An update that did not get as far must not depend on what the new tree's libraries do
+        // to the worker.
+        let (state, wanted) = (self.state.clone(), commit.clone());
+        let found = tokio::task::spawn_blocking(move || state.has_deployment(&wanted)).await;
+        if matches!(found, Ok(Ok(false))) {
+            return Ok(());
+        }
         let request = DeploymentRequest { commit: commit.clone() };
         worker::run(task::UNDEPLOY, &request, &unattended(TransactionId(0))).await
     }

@@ -192,6 +192,24 @@ impl StateReader {
         self.at(&staged.directory).is_dir().then_some(staged)
     }
 
+    /// Whether a directory of a deployment of `commit` is on the disk, listed for a boot or not.
+    pub fn has_deployment(&self, commit: &CommitId) -> io::Result<bool> {
+        for os in fs::read_dir(self.at(paths::SYSROOT).join("ostree/deploy"))? {
+            let deployments = match fs::read_dir(os?.path().join("deploy")) {
+                Ok(deployments) => deployments,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for deployment in deployments {
+                let name = deployment?.file_name();
+                if name.to_string_lossy().starts_with(commit.as_str()) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether we made the deployment: by the mark in its origin. Somebody else may well deploy a
     /// commit that ran here once, and that has a ref of ours.
     pub fn is_ours(&self, deployment: &DeploymentPath) -> bool {

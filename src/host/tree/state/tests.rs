@@ -125,6 +125,17 @@ fn a_staged_deployment_boots_next() {
 }
 
 #[test]
+fn a_deployment_is_found_whether_it_is_listed_or_not() {
+    let host = Host::booted();
+    let other = CommitId::parse(OTHER).unwrap();
+    let reader = StateReader::below(host.root.path());
+    assert!(!reader.has_deployment(&other).unwrap());
+    host.directory("sysroot/ostree/deploy/empty");
+    host.deployment(OTHER, "");
+    assert!(reader.has_deployment(&other).unwrap());
+}
+
+#[test]
 fn a_host_that_ostree_did_not_boot_is_told_so() {
     let host = Host::booted();
     fs::remove_file(host.path("run/ostree-booted")).unwrap();
