@@ -53,6 +53,8 @@ pub struct Coordinator {
     publish: Publisher,
     boot: Option<BootId>,
     running: Option<Running>,
+    /// Begun, and waiting for a dry run to give way.
+    waiting: Option<(Drive, Running)>,
     recovering: bool,
     stopping: bool,
 }
@@ -60,8 +62,21 @@ pub struct Coordinator {
 #[derive(Debug)]
 struct Running {
     id: TransactionId,
+    /// It changes nothing, and gives way to what does.
+    is_dry_run: bool,
     interruption: Interruption,
     status: watch::Receiver<TransactionStatus>,
+}
+
+impl Running {
+    fn of(drive: &Drive) -> Self {
+        Self {
+            id: drive.id(),
+            is_dry_run: drive.is_dry_run(),
+            interruption: drive.interruption(),
+            status: drive.watch_status(),
+        }
+    }
 }
 
 /// Where events go. State changes are sent at once and never dropped.
@@ -102,17 +117,30 @@ impl Coordinator {
             publish,
             boot,
             running: None,
+            waiting: None,
             recovering: true,
             stopping: false,
         };
         Ok(coordinator.start())
     }
 
+    /// Lets the transaction run, at once or when a dry run has given way to it.
+    fn start_drive(&mut self, drive: Drive, context: &mut Context<Self>) {
+        let next = Running::of(&drive);
+        match &self.running {
+            Some(running) => {
+                tracing::info!(transaction = %running.id, "gives way to transaction {}", next.id);
+                running.interruption.trip(Abort::Cancelled);
+                self.waiting = Some((drive, next));
+            }
+            None => self.spawn(drive, next, context),
+        }
+    }
+
     /// Makes the transaction's task and lets it run; its end comes back as [`Ended`].
-    fn spawn(&mut self, drive: Drive, context: &mut Context<Self>) {
-        let id = drive.id();
-        self.running =
-            Some(Running { id, interruption: drive.interruption(), status: drive.watch_status() });
+    fn spawn(&mut self, drive: Drive, running: Running, context: &mut Context<Self>) {
+        let id = running.id;
+        self.running = Some(running);
         let coordinator = context.address();
         let task = tokio::task::spawn_local(drive.run());
         tokio::task::spawn_local(async move {
@@ -128,7 +156,8 @@ impl Coordinator {
         });
     }
 
-    fn refuse_if_busy(&self) -> Result<(), Failure> {
+    /// Anyone who sits at the host may make a dry run: it does not keep work waiting.
+    fn refuse_if_busy(&self, for_dry_run: bool) -> Result<(), Failure> {
         if self.recovering {
             let text = "an interrupted transaction is being put in order";
             return Err(Failure::new(ErrorCode::Busy, text));
@@ -136,7 +165,9 @@ impl Coordinator {
         if self.stopping {
             return Err(Failure::new(ErrorCode::Busy, "the daemon is about to stop"));
         }
-        match &self.running {
+        let gives_way = |running: &&Running| !for_dry_run && running.is_dry_run;
+        let first = self.waiting.as_ref().map(|(_, next)| next).or(self.running.as_ref());
+        match first.filter(|running| !gives_way(running)) {
             Some(running) => {
                 let title = running.status.borrow().title.clone();
                 let text = format!("transaction {} runs: {title}", running.id);
@@ -148,6 +179,11 @@ impl Coordinator {
 }
 
 impl Coordinator {
+    /// What runs and what waits to.
+    fn begun(&self) -> impl Iterator<Item = &Running> {
+        self.running.iter().chain(self.waiting.iter().map(|(_, running)| running))
+    }
+
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
         let Some(record) = self.journal.now(Journal::stuck)? else { return Ok(()) };
         let why = record.failure.and_then(|failure| failure.undo).map(|undo| undo.message);
@@ -215,7 +251,7 @@ impl Handler<BeginTransaction> for Coordinator {
     type Result = Result<TransactionId, Failure>;
 
     fn handle(&mut self, request: BeginTransaction, context: &mut Self::Context) -> Self::Result {
-        self.refuse_if_busy()?;
+        self.refuse_if_busy(request.dry_run)?;
         self.refuse_if_stuck()?;
         let steps = steps_of(&request);
         let id = self.journal.now(|journal| {
@@ -223,7 +259,7 @@ impl Handler<BeginTransaction> for Coordinator {
             journal.begin(&request.title, &request.request, &request.caller, steps, boot)
         })?;
         told::begun(id, &request);
-        self.spawn(Drive::begin(self.parts(), id, request, steps), context);
+        self.start_drive(Drive::begin(self.parts(), id, request, steps), context);
         Ok(id)
     }
 }
@@ -238,7 +274,7 @@ impl Handler<RepairHost> for Coordinator {
     type Result = Result<TransactionId, Failure>;
 
     fn handle(&mut self, _: RepairHost, context: &mut Self::Context) -> Self::Result {
-        self.refuse_if_busy()?;
+        self.refuse_if_busy(false)?;
         let none = || {
             Failure::new(ErrorCode::NotFound, "nothing is stuck")
                 .with_hint("Nothing needs to be done.")
@@ -250,7 +286,7 @@ impl Handler<RepairHost> for Coordinator {
         })?;
         let recorded = recorded.ok_or_else(none)?;
         tracing::info!(transaction = %id, "taken up again");
-        self.spawn(Drive::resume(self.parts(), recorded), context);
+        self.start_drive(Drive::resume(self.parts(), recorded), context);
         Ok(id)
     }
 }
@@ -293,7 +329,7 @@ impl Handler<CancelTransaction> for Coordinator {
     type Result = Result<(), Failure>;
 
     fn handle(&mut self, request: CancelTransaction, _: &mut Self::Context) -> Self::Result {
-        let Some(running) = self.running.as_ref().filter(|running| running.id == request.0) else {
+        let Some(running) = self.begun().find(|running| running.id == request.0) else {
             let text = format!("transaction {} does not run", request.0);
             return Err(Failure::new(ErrorCode::NotFound, text));
         };
@@ -314,9 +350,12 @@ struct Ended(Box<HistoryRecord>);
 impl Handler<Ended> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, event: Ended, _: &mut Self::Context) {
+    fn handle(&mut self, event: Ended, context: &mut Self::Context) {
         let Ended(record) = event;
         self.running = None;
+        if let Some((drive, running)) = self.waiting.take() {
+            self.spawn(drive, running, context);
+        }
         self.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
     }
 }
@@ -332,12 +371,13 @@ impl Handler<Quiesce> for Coordinator {
 
     fn handle(&mut self, _: Quiesce, _: &mut Self::Context) -> Self::Result {
         self.stopping = true;
-        let running = self.running.as_ref().map(|running| {
+        let interrupt = |running: &Running| {
             running.interruption.trip(Abort::Interrupted);
             running.status.clone()
-        });
+        };
+        let begun: Vec<_> = self.begun().map(interrupt).collect();
         Box::pin(async move {
-            if let Some(mut status) = running {
+            for mut status in begun {
                 // An error means that the drive is gone: there is nothing to wait for.
                 drop(status.wait_for(|s| matches!(s.phase, Phase::Finished(_))).await);
             }

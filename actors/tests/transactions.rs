@@ -331,6 +331,56 @@ fn one_transaction_runs_at_a_time_and_a_second_is_told_which() {
 }
 
 #[test]
+fn a_dry_run_gives_way_to_an_update_and_to_nothing_else() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let look = || BeginTransaction { dry_run: true, ..begin_upgrade() };
+        let dry_run = daemon.coordinator.send(look()).await.unwrap().unwrap();
+        let refused = daemon.coordinator.send(look()).await.unwrap().unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Busy);
+
+        let update = daemon.begin(upgrade()).await;
+        let refused = daemon.coordinator.send(begin_upgrade()).await.unwrap().unwrap_err();
+        assert!(refused.message.contains(&format!("transaction {update}")), "{refused}");
+
+        assert_eq!(daemon.end(dry_run).await.outcome, Outcome::Cancelled);
+        assert_eq!(daemon.end(update).await.outcome, Outcome::Committed);
+    });
+}
+
+#[test]
+fn an_update_that_waits_for_a_dry_run_can_be_cancelled() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let before = host.state();
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let look = BeginTransaction { dry_run: true, ..begin_upgrade() };
+        daemon.coordinator.send(look).await.unwrap().unwrap();
+        let update = daemon.begin(upgrade()).await;
+        daemon.coordinator.send(CancelTransaction(update)).await.unwrap().unwrap();
+        assert_eq!(daemon.end(update).await.outcome, Outcome::Cancelled);
+        assert_eq!(host.state(), before);
+    });
+}
+
+#[test]
+fn what_follows_the_pivot_is_done_as_far_as_it_can_be() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let failing =
+            |call: &str| (call == "tree.stage_deployment").then_some(SimFault::ErrorBefore);
+        host.set_faults(&Faults::from_hook(failing));
+        let record = Daemon::start(&host, state.path()).await.update().await;
+        assert_eq!(record.outcome, Outcome::Committed);
+        let world = host.state();
+        assert_eq!(world.disk.mounted.len(), 1, "the old tree is collapsed");
+        assert!(world.disk.stages.is_empty());
+        assert!(!record.warnings.is_empty(), "{record:?}");
+    });
+}
+
+#[test]
 fn nothing_to_upgrade_is_said_and_changes_nothing() {
     in_system(async {
         let (host, state) = (SimHost::booted(), directory());

@@ -120,6 +120,11 @@ impl Drive {
         self.id
     }
 
+    /// Whether it ends with the plan.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.steps == [Step::Plan]
+    }
+
     pub(super) fn interruption(&self) -> Interruption {
         self.interruption.clone()
     }
