@@ -9,18 +9,24 @@ pub mod namespace;
 pub mod packages;
 pub mod paths;
 pub mod processes;
+pub mod programs;
 pub mod sandbox;
 pub mod systemd;
 pub mod tree;
 pub mod worker;
 
+use std::path::Path;
 use std::rc::Rc;
 
+use anyhow::Context as _;
 use apt_ostree_actors::port::{Host, Processes};
 use apt_ostree_proto::id::BootId;
 
 /// The host that this process runs on.
 pub async fn open(bus: &zbus::Connection) -> anyhow::Result<Host> {
+    programs::worker().context("cannot open the worker")?;
+    let rescue = programs::Program::open(Path::new(paths::RESCUE), "apt-ostree-rescue")
+        .with_context(|| format!("cannot open {}", paths::RESCUE))?;
     let limits = sandbox::Limits::default();
     let processes: Rc<dyn Processes> = Rc::new(processes::ProcProcesses::new());
     Ok(Host {
@@ -29,7 +35,7 @@ pub async fn open(bus: &zbus::Connection) -> anyhow::Result<Host> {
         http: Rc::new(http::HttpClient::of_host()),
         tree: Rc::new(tree::OstreeTree::new()),
         sandbox: Rc::new(sandbox::Bubblewrap::new(bus.clone(), limits)),
-        mounts: Rc::new(mounts::KernelMounts::new(paths::RESCUE)),
+        mounts: Rc::new(mounts::KernelMounts::new(rescue)),
         files: Rc::new(files::HostFiles::new()),
         systemd: Rc::new(systemd::SystemdManager::connect(bus.clone()).await?),
         processes,

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use apt_ostree::host::mounts::KernelMounts;
 use apt_ostree::host::paths;
+use apt_ostree::host::programs::Program;
 use apt_ostree_actors::port::{Mounts as _, TreeIdentity};
 use apt_ostree_proto::TransactionId;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -46,7 +47,8 @@ pub(super) fn run(count: u64) -> Result<Switches> {
     make_trees()?;
     let trees = [identity(TREES[0])?, identity(TREES[1])?];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mounts = KernelMounts::default();
+    let rescue = Program::open(std::path::Path::new(paths::RESCUE), "apt-ostree-rescue")?;
+    let mounts = KernelMounts::new(rescue);
     let readers = runtime.block_on(async {
         // The deployment's own tree has no twins.
         mounts.switch(&trees[1]).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use apt_ostree::config::Config;
 use apt_ostree::dbus::{self, Activity};
+use apt_ostree::host::programs::Original;
 use apt_ostree::host::{self, paths};
 use apt_ostree::telemetry;
 use apt_ostree_actors::coordinator::{Coordinator, Publisher, Quiesce, Recover, Settings};
@@ -39,16 +40,16 @@ async fn run() -> anyhow::Result<()> {
     let host = host::open(&bus).await.context("cannot open the host")?;
     let (publish, events) = Publisher::channel();
     let coordinator = Coordinator::start_on(host, settings(&config), host::boot_id(), publish)?;
-    let activity = Activity::default();
+    let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
+    let activity = Activity::new(idle, Original::at(paths::DAEMON));
     coordinator.send(Recover).await??;
     dbus::serve(&bus, coordinator.clone(), events, activity.clone()).await?;
     notify(NotifyState::Ready);
 
-    let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
     let is_idle = tokio::select! {
-        () = wait_until_idle(&coordinator, &activity, idle) => true,
+        () = wait_until_idle(&coordinator, &activity) => true,
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
     };
@@ -80,14 +81,10 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Returns once nobody has called for `quiet` and no transaction runs.
-async fn wait_until_idle(
-    coordinator: &actix::Addr<Coordinator>,
-    activity: &Activity,
-    quiet: Duration,
-) {
+/// Returns once nobody has called for long enough and no transaction runs.
+async fn wait_until_idle(coordinator: &actix::Addr<Coordinator>, activity: &Activity) {
     loop {
-        activity.idle_for(quiet).await;
+        activity.idle().await;
         let running = coordinator.send(apt_ostree_actors::coordinator::WatchTransaction).await;
         if matches!(running, Ok(None)) {
             return;

@@ -47,6 +47,10 @@ impl Manager {
 
     /// Begins a transaction; its object is on the bus when this returns.
     async fn begin(&self, request: BeginTransaction) -> Result<OwnedObjectPath, Error> {
+        if self.activity.is_superseded() {
+            let text = "apt-ostree itself was updated, and its daemon is about to start anew";
+            return Err(Failure::new(ErrorCode::Busy, text).into());
+        }
         let id = self.coordinator.send(request).await??;
         self.objects.get(id).await?;
         path_of(id)

@@ -1,6 +1,7 @@
 //! The interfaces over a socket pair, with the simulated host behind them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use apt_ostree_actors::coordinator::{Publisher, Recover, Settings};
 use apt_ostree_actors::download::Limits;
@@ -15,6 +16,7 @@ use zbus::zvariant::Value;
 
 use super::authority::Authority;
 use super::*;
+use crate::host::programs::Original;
 
 /// A daemon whose one caller may do `allowed`, and that caller's connection.
 struct Peers {
@@ -36,7 +38,7 @@ impl Peers {
             state_directory: state.path().to_owned(),
             archives: state.path().join("archives"),
             download: Limits::default(),
-            dwell: std::time::Duration::from_millis(1),
+            dwell: Duration::from_millis(1),
             never_restart: Vec::new(),
         };
         let (events_to, events) = Publisher::channel();
@@ -44,7 +46,8 @@ impl Peers {
         let coordinator = Coordinator::start_on(ports, settings, None, events_to).unwrap();
         coordinator.send(Recover).await.unwrap().unwrap();
         let authority = Authority::Peer(allowed);
-        publish(&daemon, coordinator, events, Activity::default(), authority).await.unwrap();
+        let activity = Activity::new(Duration::MAX, Original::at("/proc/self/exe"));
+        publish(&daemon, coordinator, events, activity, authority).await.unwrap();
         Self { daemon, client, _state: state }
     }
 

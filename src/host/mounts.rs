@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use apt_ostree_actors::port::{Mounts, PortResult, TreeIdentity, UsrMount};
@@ -17,6 +17,7 @@ use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
 
 use super::paths;
+use super::programs::Program;
 use crate::mount::mountinfo;
 use crate::mount::usr::{Owner, UsrStack};
 pub use rescue::RescueReply;
@@ -29,23 +30,17 @@ const GUARD_TIME: Duration = Duration::from_secs(15 * 60);
 /// The kernel's mounts.
 #[derive(Debug)]
 pub struct KernelMounts {
-    rescue: PathBuf,
+    rescue: Program,
     guard_time: Duration,
     /// Handles to the mounts below `/usr` as they were before the switch. Once they are covered they
     /// have no path any more, and a collapse has to unmount them.
     covered: RefCell<HashMap<TransactionId, Vec<File>>>,
 }
 
-impl Default for KernelMounts {
-    fn default() -> Self {
-        Self::new(paths::RESCUE)
-    }
-}
-
 impl KernelMounts {
-    /// Mounts by way of the rescue binary at `rescue`.
-    pub fn new(rescue: impl Into<PathBuf>) -> Self {
-        Self { rescue: rescue.into(), guard_time: GUARD_TIME, covered: RefCell::default() }
+    /// Mounts by way of the rescue program.
+    pub fn new(rescue: Program) -> Self {
+        Self { rescue, guard_time: GUARD_TIME, covered: RefCell::default() }
     }
 
     /// The same with another time for the guard to wait: all that may pass between
@@ -130,7 +125,7 @@ impl Mounts for KernelMounts {
         let pin = format!("--pin={}", paths::peer_namespace(transaction).display());
         rescue::run(&self.rescue, "pin-peer", vec![pin]).await?;
         self.hold_mounts_below(transaction)?;
-        guard::start(&self.rescue, transaction, tree, self.guard_time).await
+        guard::start(transaction, tree, self.guard_time).await
     }
 
     async fn switch(&self, tree: &TreeIdentity) -> PortResult<()> {

@@ -16,6 +16,8 @@ pub const SYSROOT: &str = "/sysroot";
 pub const REPOSITORY: &str = "/sysroot/ostree/repo";
 /// One directory a transaction: staging area, checkout, kept files of `/etc`.
 pub const LIVE_DIRECTORY: &str = "/sysroot/ostree/live";
+/// The daemon.
+pub const DAEMON: &str = "/usr/libexec/apt-ostreed";
 /// The worker, which holds the FFI.
 pub const WORKER: &str = "/usr/libexec/apt-ostree-worker";
 /// The static helper for mount calls, and the rescue guard.

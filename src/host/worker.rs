@@ -12,7 +12,6 @@ pub mod transport;
 
 mod lines;
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use apt_ostree_actors::context::StepContext;
@@ -26,7 +25,7 @@ use tokio::process::{Child, Command};
 
 use self::lines::read_line;
 use self::protocol::Line;
-use super::paths;
+use super::programs;
 
 /// How much of a worker's standard error is kept for the message about a crash: enough for an
 /// assertion's text with a few lines before it.
@@ -50,7 +49,7 @@ const ITEM_STATES: &[&str] = &[
     "failed",
 ];
 
-/// Runs one task of the installed worker: `apt-ostree-worker TASK`. Reports go to `context.report`.
+/// Runs one task of the worker that the daemon began with: `apt-ostree-worker TASK`. Reports go to `context.report`.
 /// When `context.cancel` trips, or the future is dropped, the worker and every process of its group
 /// are killed, and the answer is `Cancelled`. A worker that crashes or answers nonsense is an
 /// `Internal` failure which names the signal.
@@ -63,17 +62,12 @@ where
     Request: Serialize,
     Answer: DeserializeOwned,
 {
-    let mut command = Command::new(program());
+    let worker = programs::worker().map_err(|error| {
+        Failure::caused(ErrorCode::Internal, "the worker cannot be opened", &error)
+    })?;
+    let mut command = worker.command();
     command.arg(task);
     converse(command, task, request, context).await
-}
-
-/// The worker that was installed beside this program, else the one where it belongs: the running
-/// program's own directory may be gone after a switch.
-pub fn program() -> PathBuf {
-    let own = std::env::current_exe().ok();
-    let beside = own.and_then(|own| Some(own.parent()?.join("apt-ostree-worker")));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(paths::WORKER))
 }
 
 /// The same with a command of the caller's, for a worker that runs inside of something (a sandbox, a

@@ -13,13 +13,13 @@ use tokio::process::Command;
 
 use super::rescue;
 use crate::host::paths;
+use crate::host::programs::Program;
 
 /// How long the service manager may take until the guard says that it is ready.
 const START_TIME: Duration = Duration::from_secs(20);
 
 /// Starts the guard and waits until it is ready. Does nothing when it runs already.
 pub(super) async fn start(
-    program: &Path,
     transaction: TransactionId,
     tree: &TreeIdentity,
     time: Duration,
@@ -38,7 +38,7 @@ pub(super) async fn start(
         .arg("--property=OOMScoreAdjust=-1000")
         .arg(format!("--property=TimeoutStartSec={}", START_TIME.as_secs()))
         .arg("--")
-        .arg(program)
+        .arg(paths::RESCUE)
         .arg("guard")
         .args(rescue::tree_arguments(tree))
         .arg(format!("--deadline={}", now.saturating_add(time.as_secs())))
@@ -61,7 +61,7 @@ pub(super) async fn start(
 }
 
 /// Stands the guard down. Does nothing when none runs.
-pub(super) async fn stand_down(program: &Path, transaction: TransactionId) -> PortResult<()> {
+pub(super) async fn stand_down(program: &Program, transaction: TransactionId) -> PortResult<()> {
     let argument = format!("--socket={}", socket(transaction).display());
     rescue::run(program, "stand-down", vec![argument]).await?;
     Ok(())

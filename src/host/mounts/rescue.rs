@@ -1,13 +1,13 @@
 //! Running the rescue binary and reading its one line of JSON.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use apt_ostree_actors::port::{PortResult, TreeIdentity};
 use apt_ostree_proto::{ErrorCode, Failure};
 use serde::Deserialize;
-use tokio::process::Command;
+
+use crate::host::programs::Program;
 
 /// The mount calls take milliseconds; a command that takes this long hangs in the kernel.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,11 +33,11 @@ struct Trouble {
 
 /// Runs one command. When it does not answer in time it is killed, and may have done its work.
 pub(super) async fn run(
-    program: &Path,
+    program: &Program,
     command: &str,
     arguments: Vec<String>,
 ) -> PortResult<RescueReply> {
-    let mut child = Command::new(program);
+    let mut child = program.command();
     child.arg(command).args(arguments).stdin(Stdio::null()).env_clear().kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, child.output())
         .await
@@ -48,8 +48,7 @@ pub(super) async fn run(
             )
         })?
         .map_err(|error| {
-            let what = format!("cannot run {}", program.display());
-            Failure::caused(ErrorCode::SwitchFailed, &what, &error)
+            Failure::caused(ErrorCode::SwitchFailed, "cannot run the rescue program", &error)
         })?;
     if output.status.success() {
         return serde_json::from_slice(&output.stdout).map_err(|error| {
