@@ -5,6 +5,7 @@ mod bad_input;
 mod boot;
 mod bus;
 mod kernel;
+mod own_update;
 mod plan;
 mod rollback;
 mod support;
