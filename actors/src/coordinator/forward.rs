@@ -3,7 +3,7 @@
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
-use apt_ostree_proto::plan::{Plan, TreeSource};
+use apt_ostree_proto::plan::{Plan, SpaceNeed, TreeSource};
 use apt_ostree_proto::request::Target;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
@@ -108,17 +108,7 @@ impl Drive {
         if let Some(wanted) = self.request.plan.clone() {
             stale::refuse_if_stale(&self.parts.journal, &wanted, &plan).await?;
         }
-        if let Some(short) = plan.space.iter().find(|space| !space.fits()) {
-            return Err(Failure::new(
-                ErrorCode::NoSpace,
-                format!(
-                    "{} has {} bytes available and the update needs up to {}",
-                    short.path.display(),
-                    short.available_bytes,
-                    short.needed_bytes
-                ),
-            ));
-        }
+        refuse_if_short(&plan.space)?;
         Ok(plan)
     }
 
@@ -350,6 +340,23 @@ impl Drive {
     pub(super) fn committed(&self) -> Result<&Committed, Failure> {
         self.facts.committed.as_ref().ok_or_else(|| missing("committed tree"))
     }
+}
+
+/// Refuses a plan that needs more space than there is, with the numbers of every file system.
+fn refuse_if_short(space: &[SpaceNeed]) -> Result<(), Failure> {
+    let short: Vec<String> = space
+        .iter()
+        .filter(|space| !space.fits())
+        .map(|space| {
+            format!(
+                "{} has {} bytes available and the update needs up to {}",
+                space.path.display(),
+                space.available_bytes,
+                space.needed_bytes
+            )
+        })
+        .collect();
+    if short.is_empty() { Ok(()) } else { Err(Failure::new(ErrorCode::NoSpace, short.join("; "))) }
 }
 
 /// Verifies each file as soon as it is there.

@@ -62,12 +62,15 @@ impl Places {
         let unpacked = unpacked_bytes(changes, status);
         // Unpacked in the staging area, and once more as objects of the commit.
         let staged = 2 * unpacked + DATABASE_COPIES * database_bytes + TREE_BYTES;
-        let mut needs: BTreeMap<u64, SpaceNeed> = BTreeMap::new();
-        for (path, bytes) in [
+        let mut places = [
             (&self.archives, self.missing_bytes(changes)),
             (&self.sysroot, staged + self.reserve_bytes()),
             (&self.state, STATE_BYTES),
-        ] {
+        ];
+        // A file system is called by the place that takes the most of it.
+        places.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let mut needs: BTreeMap<u64, SpaceNeed> = BTreeMap::new();
+        for (path, bytes) in places {
             let place = existing(path);
             let unreadable = |error: &io::Error| {
                 let what = format!("the space at {} is unknown", place.display());
@@ -191,6 +194,7 @@ mod tests {
         let fixed = TREE_BYTES + STATE_BYTES;
         // 500 bytes to fetch, 1000 to unpack twice, the database four times.
         assert_eq!(needs[0].needed_bytes, fixed + 500 + 2000 + 40);
+        assert_eq!(needs[0].path, places.sysroot);
         assert!(needs[0].available_bytes > 0);
     }
 }
