@@ -6,6 +6,12 @@ use std::fs::{self, DirEntry, File};
 use std::io;
 use std::path::Path;
 
+use apt_ostree_proto::{ErrorCode, Failure};
+
+/// Less than this for users other than root, and a signature cannot be looked at: libapt's methods run
+/// as `_apt`, and take a signed file of some hundred kilobytes apart in the directory for temporary files.
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// Removes lists that a power cut emptied, so that the next refresh fetches them. One that is empty
 /// in its repository costs a request. Without lists there is nothing to do.
 pub(super) fn remove_empty(directory: &Path) -> io::Result<()> {
@@ -26,6 +32,24 @@ pub(super) fn make_durable(directory: &Path) -> io::Result<()> {
         File::open(entry.path())?.sync_all()?;
     }
     File::open(directory)?.sync_all()
+}
+
+/// What to tell of a refresh that failed while one of these places was full. libapt takes that for a bad
+/// signature.
+pub(super) fn without_room(places: &[&Path]) -> Option<Failure> {
+    places.iter().find_map(|place| {
+        let room = rustix::fs::statvfs(*place).ok()?;
+        let bytes = room.f_bavail.saturating_mul(room.f_frsize);
+        let has_no_inode = room.f_files > 0 && room.f_favail == 0;
+        let what = match (bytes < LEAST_BYTES, has_no_inode) {
+            (true, _) => format!("{bytes} bytes available to users, and at least {LEAST_BYTES}"),
+            (false, true) => "no inode available to users, and some".to_owned(),
+            (false, false) => return None,
+        };
+        let place = place.display();
+        let text = format!("{place} has {what} are needed to fetch the package lists");
+        Some(Failure::new(ErrorCode::NoSpace, text))
+    })
 }
 
 fn files(directory: &Path) -> io::Result<Vec<DirEntry>> {

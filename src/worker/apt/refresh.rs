@@ -81,7 +81,9 @@ pub(crate) fn refresh((): (), output: &Output) -> Result<(), Failure> {
     if succeeded && texts.is_empty() {
         return lists::make_durable(&directory).map_err(|error| unusable(&error));
     }
-    Err(judge(texts))
+    let temporary = std::env::temp_dir();
+    let failure = lists::without_room(&[&directory, &temporary]).unwrap_or_else(|| judge(texts));
+    Err(failure.with_kept("The lists that were there are still in use."))
 }
 
 fn unusable(error: &io::Error) -> Failure {
@@ -102,14 +104,12 @@ fn judge(texts: Vec<String>) -> Failure {
         return Failure::new(
             ErrorCode::RefreshFailed,
             format!("the package lists could not be fetched: {}", named(unreachable)),
-        )
-        .with_kept("The lists that were there are still in use.");
+        );
     }
     Failure::new(
         ErrorCode::Untrusted,
         format!("a repository cannot be trusted: {}", named(distrusted)),
     )
-    .with_kept("The lists that were there are still in use.")
 }
 
 fn says_distrust(text: &str) -> bool {
