@@ -7,6 +7,7 @@ mod arguments;
 mod conditions;
 mod daemon;
 mod locks;
+mod mirrors;
 mod packages;
 mod repositories;
 
@@ -17,6 +18,9 @@ const CONFIGURATION: &str =
     "[download]\nstall-seconds = 1\nattempts = 2\n[health]\ndwell-seconds = 1\n";
 /// Nobody reads more than this of an error.
 const LONGEST_OUTPUT: usize = 6_000;
+
+/// The longest text of an error on the bus.
+const LONGEST_ERROR: usize = 1_000;
 
 /// What must be said of a command that is refused.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +43,7 @@ struct Bench {
 impl Bench {
     fn boot() -> Self {
         let host = Host::boot(Image::Default);
-        host.shell(&format!(
-            "mkdir -p /etc/apt-ostree; printf '{}' > /etc/apt-ostree/config.toml",
-            CONFIGURATION.replace('\n', "\\n")
-        ));
+        host.configure(CONFIGURATION);
         // What a running daemon adds to the host is no difference that a refusal made.
         host.run(["apt-ostree", "status"]).success();
         let before = host.snapshot();
@@ -86,6 +87,23 @@ impl Bench {
     /// Empties apt's cache, so that every package is fetched anew.
     fn forget_packages(&self) {
         self.host.shell("find /var/cache/apt/archives -type f ! -name lock -delete");
+    }
+
+    /// Calls a method of the manager as any client may: it is refused with this error, whose text names
+    /// `told` and stays short and printable.
+    #[track_caller]
+    fn refuses_call(
+        &self,
+        method: &str,
+        arguments: &(impl serde::Serialize + zbus::zvariant::DynamicType),
+        error: &str,
+        told: &str,
+    ) {
+        let (name, text) = self.host.call_refused(method, arguments);
+        assert_eq!(name, error, "{method}: {text}");
+        assert!(text.contains(told), "{method}: no {told:?} in: {text}");
+        assert!(text.len() < LONGEST_ERROR, "{method}: {} bytes", text.len());
+        assert!(!text.contains(char::is_control), "{method}: {text:?}");
     }
 
     /// The code and message of the `Error` signal of a transaction that `ApplyLive` begins with these

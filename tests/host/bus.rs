@@ -1,9 +1,11 @@
 //! The D-Bus interface, by itself: as `busctl` and any client of the system bus see it.
 
-use std::{collections::BTreeSet, process::Stdio};
+use std::{
+    collections::{BTreeSet, HashMap},
+    process::Stdio,
+};
 
 use serde_json::Value;
-use zbus::zvariant::OwnedObjectPath;
 
 use crate::support::{Host, MANAGER, Repository, Told};
 
@@ -64,7 +66,9 @@ fn an_update_by_busctl_alone_tells_everything_and_a_second_one_is_refused_as_bus
     assert_eq!(host.apt_ostree(["apply-live"]).code, Some(7));
     let refused = host.run(["runuser", "-u", "nobody", "--", "apt-ostree", "cancel"]);
     assert_eq!(refused.code, Some(5), "{}", refused.stderr);
-    assert_eq!(error_of(&host, "ApplyLive", &[]), "org.aptostree1.Error.Busy");
+    let (name, _) =
+        host.call_refused("ApplyLive", &(HashMap::<&str, zbus::zvariant::Value>::new(),));
+    assert_eq!(name, "org.aptostree1.Error.Busy");
 
     assert_eq!(listener.outcome(), "committed");
     let told: BTreeSet<&str> = listener.heard.iter().map(|told| told.member.as_str()).collect();
@@ -128,61 +132,6 @@ fn a_failure_is_told_by_its_code_and_never_reaches_a_hundred_percent() {
             .iter()
             .any(|told| told.member == "PhaseChanged" && told.text(0) == "undoing")
     );
-}
-
-/// Calls a method of the manager from outside of the host, through its bus socket, with options of
-/// one entry each; answers the error's name.
-fn error_of(host: &Host, method: &str, options: &[(&str, zbus::zvariant::Value<'_>)]) -> String {
-    let socket = host.root().join("run/dbus/system_bus_socket");
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let call = async {
-        let bus =
-            zbus::connection::Builder::address(format!("unix:path={}", socket.display()).as_str())?
-                .build()
-                .await?;
-        let [name, path, interface] = MANAGER;
-        let options: std::collections::HashMap<_, _> = options.iter().cloned().collect();
-        let answer =
-            bus.call_method(Some(name), path, Some(interface), method, &(options,)).await?;
-        answer.body().deserialize::<OwnedObjectPath>()
-    };
-    match runtime.block_on(call) {
-        Err(zbus::Error::MethodError(name, _, _)) => name.to_string(),
-        other => panic!("no error: {other:?}"),
-    }
-}
-
-#[test]
-fn callers_that_ask_wrongly_or_may_not_are_refused_by_name() {
-    use zbus::zvariant::Value;
-    let host = Host::boot_to_update();
-    let invalid = "org.aptostree1.Error.InvalidArgument";
-    for options in [
-        vec![("no-such-option", Value::from(true))],
-        vec![("force", Value::from("yes"))],
-        vec![("packages", Value::from("hello-svc"))],
-        vec![("packages", Value::from(vec!["bad name\n"]))],
-        vec![("restart", Value::from("sometimes"))],
-        vec![("target", Value::from("../../etc"))],
-        vec![("target", Value::from("pending")), ("remove", Value::from(vec!["hello-svc"]))],
-        vec![("plan", Value::from("x".repeat(10_000)))],
-    ] {
-        assert_eq!(error_of(&host, "ApplyLive", &options), invalid, "{options:?}");
-    }
-    let misused =
-        call(&host, MANAGER, ["ApplyLive", "s", "packages"]).expect_err("another signature");
-    assert!(!misused.is_empty());
-    assert_eq!(property(&host, MANAGER, "ActiveTransaction"), "/");
-
-    for command in [vec!["apply-live"], vec!["rollback"], vec!["check"]] {
-        let words = ["runuser", "-u", "nobody", "--", "apt-ostree"];
-        let output = host.run(words.into_iter().chain(command.iter().copied()));
-        assert_eq!(output.code, Some(5), "{command:?}: {}", output.stderr);
-        assert!(output.stderr.contains("[NotAuthorized]"), "{}", output.stderr);
-    }
-    host.run(["runuser", "-u", "nobody", "--", "apt-ostree", "status"]).success();
-    assert_eq!(host.json(0, ["history"]), serde_json::json!([]), "nothing was begun");
 }
 
 #[test]

@@ -1,9 +1,64 @@
 //! Hosts that a live update is not for, now or ever.
 
 use super::{Bench, Refusal};
-use crate::support::{Host, Image, Repository};
+use crate::support::{Host, Image, Repository, Snapshot};
 
 const UPGRADE: &[&str] = &["apply-live", "--packages=hello-svc", "--no-refresh"];
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_in_the_plan_with_the_numbers() {
+    let bench = Bench::boot();
+    bench.host.mirror().publish(&Repository::hello(2));
+    bench.host.shell("apt-ostree check >&2; systemctl stop apt-ostreed");
+    let dry_run = ["apply-live", "--packages=hello-svc", "--no-refresh", "--dry-run"];
+    let too_small = |place: &str, before: &Snapshot| {
+        for arguments in [UPGRADE, &dry_run] {
+            let names = [place, "bytes available", "needs up to "];
+            let refusal = Refusal::failed("NoSpace", &names, "Free the space");
+            bench.refuses_from(place, arguments, refusal, before);
+        }
+        let (code, message) = bench.error_of_transaction(&[
+            "2",
+            "packages",
+            "as",
+            "1",
+            "hello-svc",
+            "refresh",
+            "b",
+            "false",
+        ]);
+        assert_eq!(code, "NoSpace");
+        let mut numbers = message.split(' ').filter_map(|word| word.parse::<u64>().ok());
+        let (available, needed) = (numbers.next().expect("two"), numbers.next().expect("two"));
+        assert!(available < needed, "{message}");
+        available
+    };
+    // File systems of their own, which have room for less than what goes there.
+    for (place, size) in [("/var/cache/apt/archives", 8 << 10), ("/var/lib/apt-ostree", 12 << 20)] {
+        let mount = format!("mount -t tmpfs -o size={size},mode=755 tmpfs {place}");
+        bench.host.shell(&format!("systemctl stop apt-ostreed; {mount}"));
+        let before = bench.host.snapshot();
+        assert!(too_small(place, &before) <= size, "{place}");
+        bench.host.shell(&format!("systemctl stop apt-ostreed; umount {place}"));
+        bench.assert_as_before();
+    }
+    // The disk itself: with room for the daemon's own notes only, then with none at all.
+    let left = 40 << 20;
+    let all_but_left = "$(stat --file-system --format='%f * %S' /var)";
+    let fill_most = format!("fallocate --length $(({all_but_left} - {left})) /var/filler.most");
+    let fill_up =
+        "dd if=/dev/zero of=/var/filler.rest bs=64k 2> /dev/null || test -s /var/filler.rest";
+    for fill in [&fill_most, fill_up] {
+        bench.host.shell(fill);
+        assert!(too_small("/sysroot", &bench.before) <= left, "{fill}");
+        // The lists cannot be had either, and no repository is to blame for it.
+        let refusal =
+            Refusal::failed("NoSpace", &["/var/lib/apt/lists", "are needed"], "Free the space");
+        bench.refuses("lists", &["check"], refusal);
+    }
+    bench.host.shell("rm /var/filler.*");
+    bench.host.run([&["apt-ostree"], UPGRADE].concat()).success();
+}
 
 #[test]
 fn what_others_have_on_usr_or_for_the_next_boot_is_not_built_upon() {

@@ -6,6 +6,43 @@ use crate::support::Repository;
 const UPGRADE: &[&str] = &["apply-live", "--packages=hello-svc"];
 
 #[test]
+fn packages_that_do_not_exist_or_do_not_fit_are_named() {
+    let bench = Bench::boot();
+    for option in ["install", "packages", "remove"] {
+        let argument = format!("--{option}=no-such-package");
+        let refusal = Refusal::failed("NotFound", &["\"no-such-package\""], "name");
+        bench.refuses(option, &["apply-live", "--no-refresh", &argument], refusal);
+    }
+    let refusal = Refusal::failed("NotFound", &["hello-svc", "77"], ".");
+    bench.refuses("version", &["apply-live", "--no-refresh", "--install=hello-svc=77"], refusal);
+
+    // The signed index asks for what nobody can have.
+    for (relation, clash) in [
+        ("Depends: nginx (>= 99)", ["needs nginx (>= 99)", "\"nginx\" can only become "]),
+        ("Depends: no-such-library (>= 3)", ["needs no-such-library (>= 3)", "no repository has"]),
+        ("Conflicts: nginx-common", ["conflicts with nginx-common", "\"nginx-common\" 1."]),
+    ] {
+        let alter = format!("--alter-index=s/^Depends: .*/{relation}/");
+        bench.host.mirror().publish(&Repository::hello(2).option(&alter));
+        let names = ["\"hello-svc\" 2", clash[0], clash[1]];
+        let refusal = Refusal::failed("Unsatisfiable", &names, ".");
+        for option in ["install=hello-svc=2", "packages=hello-svc"] {
+            let argument = format!("--{option}");
+            bench.refuses(relation, &["apply-live", &argument], refusal);
+        }
+        let plan = bench.host.json(0, ["apply-live", "--dry-run", "--no-refresh"]);
+        let kept_back = plan["refused"].as_array().expect("a list").iter().any(|refused| {
+            refused["subject"] == "hello-svc"
+                && refused["reason"].as_str().is_some_and(|reason| reason.contains(clash[0]))
+        });
+        assert!(kept_back, "{relation}: {}", plan["refused"]);
+    }
+    let (code, message) = bench.error_of_transaction(&["1", "install", "as", "1", "hello-svc=2"]);
+    assert_eq!(code, "Unsatisfiable");
+    assert!(message.contains("hello-svc") && message.contains("nginx-common"), "{message}");
+}
+
+#[test]
 fn repositories_without_a_good_signature_are_not_used() {
     let bench = Bench::boot();
     let url = "http://127.0.0.1:8080/toys";

@@ -1,5 +1,6 @@
 //! What tests do with a host: boot it, run things in it, spoil its mirror, compare it with itself.
 
+mod client;
 mod emulator;
 mod host;
 mod mirror;
