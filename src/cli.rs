@@ -1,7 +1,8 @@
 //! The command line. Data goes to standard output; progress and diagnostics to standard error.
 //!
 //! Modules in reading order: [`arguments`] is what can be asked, `commands` what each command does,
-//! `follow` waits for a transaction, `progress` draws it, `render` draws everything else.
+//! `follow` waits for a transaction, `progress` draws it, `render` draws everything else, `terminal`
+//! prints it.
 
 mod arguments;
 mod commands;
@@ -10,6 +11,7 @@ mod exit;
 mod follow;
 mod progress;
 mod render;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,6 @@
 //! What each command does.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use apt_ostree_proto::dbus::{ManagerProxy, Options};
@@ -16,6 +15,7 @@ use super::arguments::{ApplyLive, Arguments, Command, Global};
 use super::connect::{explain, manager};
 use super::follow::{Signals, Told, transaction};
 use super::progress::Display;
+use super::terminal::{self, one_line};
 use super::{exit, render};
 
 /// Runs the command; answers the exit status.
@@ -171,7 +171,7 @@ async fn change(
             text => Some(read(text)?),
         };
         if let Some(plan) = plan {
-            render::refusals(&mut std::io::stdout().lock(), &plan)?;
+            render::why_nothing_is_done(&plan)?;
         }
     }
     let unchanged = outcome == Outcome::NothingToDo && unchanged_exit_77;
@@ -213,9 +213,9 @@ async fn monitor(global: &Global) -> anyhow::Result<u8> {
     while let Some((path, told)) = signals.next().await? {
         let number = path.rsplit('/').next().unwrap_or_default().to_owned();
         if global.json {
-            render::json_line(&serde_json::json!({ "transaction": number, "told": told }))?;
+            terminal::print_json(&serde_json::json!({ "transaction": number, "told": told }))?;
         } else if let Some(line) = describe(&told) {
-            writeln!(std::io::stdout(), "{number}: {line}")?;
+            terminal::print(&format!("{number}: {}\n", one_line(&line)))?;
         }
     }
     Ok(exit::DONE)

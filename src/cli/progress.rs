@@ -7,6 +7,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::arguments::Global;
 use super::follow::Told;
+use super::terminal::{self, one_line};
 
 /// Draws one transaction.
 pub(super) struct Display {
@@ -42,7 +43,7 @@ impl Display {
             }
             Told::Item { item, status, .. } => {
                 if let Some(bar) = &self.bar {
-                    bar.set_message(format!("{item} {status}"));
+                    bar.set_message(one_line(&format!("{item} {status}")).into_owned());
                 }
             }
             Told::Message { level, text } if level == "warning" => {
@@ -76,8 +77,8 @@ impl Display {
 
     fn print(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(line),
-            None if self.lines => eprintln!("{line}"),
+            Some(bar) => bar.println(one_line(line)),
+            None if self.lines => terminal::complain(line),
             None => {}
         }
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::arguments::Global;
 use super::exit;
+use super::terminal::{self, one_line};
 
 /// How many reasons a unit's line names; the rest is counted.
 const MOST_REASONS: usize = 3;
@@ -27,20 +28,21 @@ pub(super) fn data<T: Serialize>(
     draw: fn(&mut dyn Write, &T) -> io::Result<()>,
 ) -> anyhow::Result<u8> {
     if global.json {
-        json_line(value)?;
+        terminal::print_json(value)?;
     } else {
-        let mut out = io::stdout().lock();
-        draw(&mut out, value)?;
+        terminal::print(&drawn(value, draw)?)?;
     }
     Ok(exit::DONE)
 }
 
-/// Prints `value` as one line of JSON.
-pub(super) fn json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+/// What `draw` makes of `value`.
+fn drawn<T>(
+    value: &T,
+    draw: impl FnOnce(&mut dyn Write, &T) -> io::Result<()>,
+) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    draw(&mut text, value)?;
+    Ok(String::from_utf8(text)?)
 }
 
 /// Prints an error of the command itself, to standard error.
@@ -49,13 +51,13 @@ pub(super) fn error(error: &anyhow::Error, global: &Global) {
     if global.json {
         let unknown = || Failure::new(ErrorCode::Internal, format!("{error:#}"));
         let object = serde_json::json!({ "failure": known.cloned().unwrap_or_else(unknown) });
-        if let Err(error) = json_line(&object) {
-            eprintln!("{error:#}");
+        if let Err(error) = terminal::print_json(&object) {
+            terminal::complain(&format!("{error:#}"));
         }
     }
     match known {
         Some(known) => failure(known),
-        None => eprintln!("apt-ostree: {error:#}"),
+        None => terminal::complain(&format!("apt-ostree: {error:#}")),
     }
 }
 
@@ -63,32 +65,30 @@ pub(super) fn error(error: &anyhow::Error, global: &Global) {
 /// any length.
 pub(super) fn usage(text: &str) {
     for line in text.lines() {
-        let shown: String =
-            line.chars().take(LONGEST_USAGE_LINE).flat_map(shown_character).collect();
+        let shown: String = line.chars().take(LONGEST_USAGE_LINE).collect();
         let more = if line.chars().count() > LONGEST_USAGE_LINE { "…" } else { "" };
-        eprintln!("{shown}{more}");
+        terminal::complain(&format!("{shown}{more}"));
     }
-}
-
-/// A control character as an escape, everything else as it is.
-fn shown_character(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let plain = escaped.is_none().then_some(c);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 /// Prints what happened, what was kept and what to do.
 pub(super) fn failure(failure: &Failure) {
     let bold = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    terminal::diagnose(&failure_text(failure, bold));
+}
+
+fn failure_text(failure: &Failure, bold: bool) -> String {
     let (on, off) = if bold { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{on}apt-ostree: {}{off} [{}]", failure.message, failure.code);
-    if let Some(undo) = &failure.undo {
-        eprintln!("  and the undo failed: {} [{}]", undo.message, undo.code);
+    let mut text =
+        format!("{on}apt-ostree: {}{off} [{}]\n", one_line(&failure.message), failure.code);
+    let undo = failure.undo.as_ref();
+    let undo = undo.map(|undo| format!("and the undo failed: {} [{}]", undo.message, undo.code));
+    for line in undo.as_ref().into_iter().chain(&failure.kept).chain([&failure.hint]) {
+        text.push_str("  ");
+        text.push_str(&one_line(line));
+        text.push('\n');
     }
-    if let Some(kept) = &failure.kept {
-        eprintln!("  {kept}");
-    }
-    eprintln!("  {}", failure.hint);
+    text
 }
 
 fn table(header: &[&str]) -> Table {
@@ -103,7 +103,7 @@ fn table(header: &[&str]) -> Table {
 
 /// The host's state.
 pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
-    writeln!(out, "OS        {}", state.os_name)?;
+    writeln!(out, "OS        {}", one_line(&state.os_name))?;
     writeln!(out, "booted    {}", state.booted.short())?;
     let live = if state.running == state.booted { "" } else { "  (live)" };
     writeln!(out, "running   {}{live}", state.running.short())?;
@@ -114,7 +114,7 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
             out,
             "now       {}: {}, {} {} ({} %)",
             transaction.id,
-            transaction.title,
+            one_line(&transaction.title),
             transaction.phase.state(),
             transaction.phase.detail(),
             transaction.percentage
@@ -122,7 +122,7 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
         None => writeln!(out, "now       idle")?,
     }
     if let Some(last) = &state.last {
-        writeln!(out, "last      {}: {}, {}", last.id, last.title, last.outcome.name())?;
+        writeln!(out, "last      {}: {}, {}", last.id, one_line(&last.title), last.outcome.name())?;
     }
     if state.stuck {
         writeln!(out, "stuck     an undo failed: run apt-ostree repair")?;
@@ -166,8 +166,13 @@ pub(super) fn plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "\nPlan {}", plan.id.short())
 }
 
+/// Prints what is left out of a plan of nothing.
+pub(super) fn why_nothing_is_done(plan: &Plan) -> anyhow::Result<()> {
+    Ok(terminal::print(&drawn(plan, refusals)?)?)
+}
+
 /// What is left out of a plan, and why.
-pub(super) fn refusals(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
+fn refusals(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     section(out, "Not done", &plan.refused, |refusal| {
         format!("{}: {}", refusal.subject, refusal.reason)
     })
@@ -188,7 +193,7 @@ fn section<T>(
         return Ok(());
     }
     writeln!(out, "\n{title}:")?;
-    items.iter().try_for_each(|item| writeln!(out, "  {}", line(item)))
+    items.iter().try_for_each(|item| writeln!(out, "  {}", one_line(&line(item))))
 }
 
 fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
@@ -205,7 +210,7 @@ fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
             format!("{}:{}", change.name, change.architecture),
             version(&change.old_version),
             version(&change.new_version),
-            [change.origin.label.as_str(), change.origin.codename.as_str()].join(" "),
+            one_line(&format!("{} {}", change.origin.label, change.origin.codename)).into_owned(),
             size.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
@@ -287,7 +292,7 @@ pub(super) fn record(out: &mut dyn Write, record: &HistoryRecord) -> io::Result<
         out,
         "{}: {}, {} in {:.1} s",
         record.id,
-        record.title,
+        one_line(&record.title),
         record.outcome.name(),
         seconds(record.duration_milliseconds)
     )
@@ -306,7 +311,7 @@ pub(super) fn history(out: &mut dyn Write, records: &Vec<HistoryRecord>) -> io::
             record.id.to_string(),
             date(record.started_seconds),
             format!("uid {}", record.caller.uid),
-            record.title.clone(),
+            one_line(&record.title).into_owned(),
             record.outcome.name().to_owned(),
             record.changes.len().to_string(),
             format!("{:.1}", seconds(record.duration_milliseconds)),
@@ -324,14 +329,23 @@ fn date(seconds: i64) -> String {
 /// One finished transaction, whole.
 pub(super) fn finished(out: &mut dyn Write, finished: &FinishedTransaction) -> io::Result<()> {
     let FinishedTransaction { record, log } = finished;
-    writeln!(out, "{} {} (uid {})", date(record.started_seconds), record.title, record.caller.uid)?;
+    writeln!(
+        out,
+        "{} {} (uid {})",
+        date(record.started_seconds),
+        one_line(&record.title),
+        record.caller.uid
+    )?;
     changes(out, &record.changes)?;
     units(out, &record.units)?;
     section(out, "Steps", &record.steps, |(step, took)| format!("{step:20} {took:6} ms"))?;
     section(out, "Warnings", &record.warnings, Clone::clone)?;
     if let Some(failure) = &record.failure {
-        writeln!(out, "\nFailed: {} [{}]", failure.message, failure.code)?;
+        writeln!(out, "\nFailed: {} [{}]", one_line(&failure.message), failure.code)?;
     }
     section(out, "Output", log, Clone::clone)?;
     writeln!(out, "\n{}", record.outcome.name())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Repositories that cannot be trusted, and packages that cannot be had from good ones.
 
-use super::{Bench, Refusal};
+use super::{Bench, Refusal, assert_clean_and_bounded};
 use crate::support::Repository;
 
 const UPGRADE: &[&str] = &["apply-live", "--packages=hello-svc"];
@@ -65,6 +65,25 @@ fn repositories_without_a_good_signature_are_not_used() {
     let (code, message) = bench.error_of_transaction(&["0"]);
     assert_eq!(code, "Untrusted");
     assert!(message.contains(url), "{message}");
+}
+
+#[test]
+fn a_repository_that_calls_itself_by_control_sequences_drives_no_terminal() {
+    let bench = Bench::boot();
+    let origin = "toys\u{1b}[2J\u{9b}31m\u{202e}";
+    bench.host.mirror().publish(&Repository::hello(2).option(&format!("--origin={origin}")));
+    let dry_run = ["apply-live", "--packages=hello-svc", "--dry-run", "--no-progress"];
+    let text = bench.host.apt_ostree(dry_run);
+    let json = bench.host.apt_ostree(["--json"].into_iter().chain(dry_run));
+    for output in [&text, &json] {
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert_clean_and_bounded("origin", output);
+    }
+    assert!(text.stdout.contains(r"toys\u{1b}[2J\u{9b}31m\u{202e}"), "{}", text.stdout);
+    assert!(!json.stdout.contains('\u{202e}'), "{}", json.stdout);
+    let plan: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(plan["changes"][0]["origin"]["label"], origin);
+    bench.assert_as_before();
 }
 
 #[test]
