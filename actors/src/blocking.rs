@@ -1,18 +1,44 @@
 //! Blocking work, off the arbiter.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use apt_ostree_proto::{ErrorCode, Failure};
 
 use crate::journal::Journal;
+use crate::sim::Faults;
+
+/// A disk that is this slow does not come back by itself.
+const LONGEST_WRITE: Duration = Duration::from_secs(5 * 60);
 
 /// The journal, shared between the coordinator and the transaction that runs.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedJournal(Arc<Mutex<Journal>>);
+pub struct SharedJournal {
+    journal: Arc<Mutex<Journal>>,
+    faults: Faults,
+}
 
 impl SharedJournal {
-    pub(crate) fn new(journal: Journal) -> Self {
-        Self(Arc::new(Mutex::new(journal)))
+    /// Shares a journal.
+    pub fn new(journal: Journal) -> Self {
+        Self { journal: Arc::new(Mutex::new(journal)), faults: Faults::default() }
+    }
+
+    /// The same with writes that go wrong, under the name `journal`: for tests of what happens then.
+    pub fn disturbed_by(self, faults: Faults) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// Runs `act`, which writes, on a blocking thread. Durable when it returns.
+    pub(crate) async fn write(
+        &self,
+        act: impl FnOnce(&Journal) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let written = self.faults.around("journal", self.with(act));
+        tokio::time::timeout(LONGEST_WRITE, written).await.unwrap_or_else(|_| {
+            let text = format!("a write took longer than {} minutes", LONGEST_WRITE.as_secs() / 60);
+            Err(Failure::new(ErrorCode::TimedOut, text))
+        })
     }
 
     /// Runs `act` on a blocking thread.
@@ -20,7 +46,7 @@ impl SharedJournal {
         &self,
         act: impl FnOnce(&Journal) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let journal = Arc::clone(&self.0);
+        let journal = Arc::clone(&self.journal);
         run(move || act(&journal.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 
@@ -30,7 +56,7 @@ impl SharedJournal {
         &self,
         act: impl FnOnce(&Journal) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        act(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&self.journal.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -6,7 +6,9 @@
 //! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
 //! and `told` write its two logs; `read` answers questions.
 
+mod deadline;
 mod drive;
+mod environment;
 mod facts;
 mod forward;
 mod interruption;
@@ -29,8 +31,9 @@ use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
 use apt_ostree_proto::status::{Phase, TransactionStatus};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+pub use environment::{Environment, LastResort, Publisher};
 pub use read::{
     DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
 };
@@ -38,7 +41,6 @@ pub use settings::Settings;
 
 use crate::blocking::SharedJournal;
 use crate::journal::{Entry, Journal};
-use crate::port::Host;
 use crate::saga::{Abort, Mark};
 use crate::supervisor::Supervisor;
 use drive::Drive;
@@ -51,6 +53,7 @@ pub struct Coordinator {
     journal: SharedJournal,
     settings: Rc<Settings>,
     publish: Publisher,
+    last_resort: LastResort,
     boot: Option<BootId>,
     running: Option<Running>,
     /// Begun, and waiting for a dry run to give way.
@@ -79,49 +82,24 @@ impl Running {
     }
 }
 
-/// Where events go. State changes are sent at once and never dropped.
-#[derive(Clone, Debug)]
-pub struct Publisher {
-    events: mpsc::UnboundedSender<Event>,
-}
-
-impl Publisher {
-    /// A publisher and the end where its events arrive.
-    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
-        let (events, receiver) = mpsc::unbounded_channel();
-        (Self { events }, receiver)
-    }
-
-    /// Publishes an event; nobody may be listening.
-    pub fn publish(&self, event: Event) {
-        drop(self.events.send(event));
-    }
-}
-
 impl Coordinator {
-    /// Starts a coordinator, its supervisor and its workers on `host`, with the journal in
-    /// `settings.state_directory`. To be called within an actix system. It takes requests once
-    /// [`Recover`] was answered.
-    pub fn start_on(
-        host: Host,
-        settings: Settings,
-        boot: Option<BootId>,
-        publish: Publisher,
-    ) -> Result<Addr<Self>, Failure> {
-        let journal = SharedJournal::new(Journal::open(&settings.state_directory)?);
-        let supervisor = Supervisor::new(host).start();
+    /// Starts a coordinator, its supervisor and its workers in `environment`. To be called within an
+    /// actix system. It takes requests once [`Recover`] was answered.
+    pub fn start_in(environment: Environment, settings: Settings) -> Addr<Self> {
+        let Environment { host, journal, boot, publish, last_resort } = environment;
         let coordinator = Self {
-            supervisor,
+            supervisor: Supervisor::new(host).start(),
             journal,
             settings: Rc::new(settings),
             publish,
+            last_resort,
             boot,
             running: None,
             waiting: None,
             recovering: true,
             stopping: false,
         };
-        Ok(coordinator.start())
+        coordinator.start()
     }
 
     /// Lets the transaction run, at once or when a dry run has given way to it.
@@ -141,17 +119,13 @@ impl Coordinator {
     fn spawn(&mut self, drive: Drive, running: Running, context: &mut Context<Self>) {
         let id = running.id;
         self.running = Some(running);
-        let coordinator = context.address();
+        let (coordinator, last_resort) = (context.address(), self.last_resort.clone());
         let task = tokio::task::spawn_local(drive.run());
         tokio::task::spawn_local(async move {
             match task.await {
                 Ok(record) => coordinator.do_send(Ended(Box::new(record))),
-                // A half-driven transaction must not be followed by another one. The service
-                // manager starts the daemon anew, and recovery comes first there.
-                Err(error) => {
-                    tracing::error!(transaction = %id, %error, "the coordinator panicked");
-                    std::process::abort();
-                }
+                // A half-driven transaction must not be followed by another one.
+                Err(error) => last_resort.take(id, &format!("the coordinator panicked: {error}")),
             }
         });
     }
@@ -306,6 +280,7 @@ struct Parts {
     journal: SharedJournal,
     settings: Rc<Settings>,
     publish: Publisher,
+    last_resort: LastResort,
 }
 
 impl Coordinator {
@@ -315,6 +290,7 @@ impl Coordinator {
             journal: self.journal.clone(),
             settings: Rc::clone(&self.settings),
             publish: self.publish.clone(),
+            last_resort: self.last_resort.clone(),
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum SimFault {
     ErrorAfter,
     /// It never answers, and has no effect.
     Hang,
+    /// Its effect happens, and it never answers.
+    HangAfter,
     /// It panics before its effect.
     Panic,
 }
@@ -61,6 +63,10 @@ impl Faults {
                 Err(failure())
             }
             Some(SimFault::Hang) => std::future::pending().await,
+            Some(SimFault::HangAfter) => {
+                effect.await?;
+                std::future::pending().await
+            }
             Some(SimFault::Panic) => panic!("simulated panic of {call}"),
         }
     }

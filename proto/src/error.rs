@@ -92,6 +92,8 @@ codes! {
     Interrupted => "Apply the update again.",
     /// The state database cannot be read.
     StateUnreadable => "See the journal: journalctl -u apt-ostreed.",
+    /// A step took longer than any that still gets somewhere.
+    TimedOut => "See what it waited for: apt-ostree show ID, journalctl -u apt-ostreed.",
     /// Something that should not happen.
     Internal => "Report this with the output of journalctl -u apt-ostreed.",
 }

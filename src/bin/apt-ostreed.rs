@@ -9,8 +9,12 @@ use apt_ostree::dbus::{self, Activity};
 use apt_ostree::host::programs::Original;
 use apt_ostree::host::{self, paths};
 use apt_ostree::telemetry;
-use apt_ostree_actors::coordinator::{Coordinator, Publisher, Quiesce, Recover, Settings};
+use apt_ostree_actors::blocking::SharedJournal;
+use apt_ostree_actors::coordinator::{
+    Coordinator, Environment, LastResort, Publisher, Quiesce, Recover, Settings,
+};
 use apt_ostree_actors::download::Limits;
+use apt_ostree_actors::journal::Journal;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,7 +43,14 @@ async fn run() -> anyhow::Result<()> {
     let bus = zbus::Connection::system().await.context("cannot reach the system bus")?;
     let host = host::open(&bus).await.context("cannot open the host")?;
     let (publish, events) = Publisher::channel();
-    let coordinator = Coordinator::start_on(host, settings(&config), host::boot_id(), publish)?;
+    let environment = Environment {
+        host,
+        journal: SharedJournal::new(Journal::open(Path::new(paths::STATE_DIRECTORY))?),
+        boot: host::boot_id(),
+        publish,
+        last_resort: LastResort::abort(),
+    };
+    let coordinator = Coordinator::start_in(environment, settings(&config));
     let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
     let activity = Activity::new(idle, Original::at(paths::DAEMON));
     coordinator.send(Recover).await??;

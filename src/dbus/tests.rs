@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use apt_ostree_actors::coordinator::{Publisher, Recover, Settings};
+use apt_ostree_actors::blocking::SharedJournal;
+use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover, Settings};
 use apt_ostree_actors::download::Limits;
+use apt_ostree_actors::journal::Journal;
 use apt_ostree_actors::sim::SimHost;
 use apt_ostree_proto::dbus::{ACTION_CHECK, ACTION_UPDATE, ManagerProxy, TransactionProxy};
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
@@ -43,7 +45,14 @@ impl Peers {
         };
         let (events_to, events) = Publisher::channel();
         let ports = SimHost::booted().ports();
-        let coordinator = Coordinator::start_on(ports, settings, None, events_to).unwrap();
+        let environment = Environment {
+            host: ports,
+            journal: SharedJournal::new(Journal::open(state.path()).unwrap()),
+            boot: None,
+            publish: events_to,
+            last_resort: LastResort::abort(),
+        };
+        let coordinator = Coordinator::start_in(environment, settings);
         coordinator.send(Recover).await.unwrap().unwrap();
         let authority = Authority::Peer(allowed);
         let activity = Activity::new(Duration::MAX, Original::at("/proc/self/exe"));

@@ -1,6 +1,6 @@
 //! One transaction, from its log to its end.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use apt_ostree_proto::event::{Event, MessageLevel};
 use apt_ostree_proto::record::HistoryRecord;
@@ -9,10 +9,11 @@ use apt_ostree_proto::status::{Outcome, Phase, TransactionStatus};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::deadline;
 use super::facts::{Facts, durations};
 use super::interruption::Interruption;
 use super::progress::Progress;
@@ -23,10 +24,6 @@ use crate::health::Baseline;
 use crate::journal::{Entry, Payload, Recorded, seconds_now};
 use crate::saga::{self, Abort, Command, Mark};
 use crate::supervisor::{GetWorkers, Workers};
-
-/// How often a step behind the pivot is tried before the transaction ends with a warning. What it
-/// leaves undone is taken up by the next transaction's clean-up.
-const MOST_ATTEMPTS_PAST_PIVOT: u32 = 3;
 
 /// How many warnings one transaction keeps; nobody reads more.
 const MOST_WARNINGS: usize = 200;
@@ -51,7 +48,6 @@ pub(super) struct Drive {
     began: Instant,
     interruption: Interruption,
     abort_recorded: bool,
-    attempts: BTreeMap<Step, u32>,
     printed: Printed,
     progress: Progress,
     status: watch::Sender<TransactionStatus>,
@@ -102,7 +98,6 @@ impl Drive {
             status: watch::Sender::new(status),
             interruption: Interruption::default(),
             began: Instant::now(),
-            attempts: BTreeMap::new(),
             printed: Printed::default(),
             abort_recorded,
             parts,
@@ -141,17 +136,22 @@ impl Drive {
                 match self.advance().await {
                     Ok(None) => {}
                     Ok(Some(record)) => return record,
+                    // Without its journal a transaction can neither go on nor unwind safely.
                     Err(failure) => {
-                        // Without its journal a transaction can neither go on nor unwind safely.
-                        // The daemon ends; recovery decides from what is on the disk.
-                        tracing::error!(%failure, "the journal cannot be written");
-                        std::process::abort();
+                        let why = format!("the journal cannot be written: {failure}");
+                        self.end_process(&why).await;
                     }
                 }
             }
         }
         .instrument(span)
         .await
+    }
+
+    /// Nothing more may happen here, whatever becomes of the process.
+    async fn end_process(&self, why: &str) -> ! {
+        self.parts.last_resort.take(self.id, why);
+        std::future::pending().await
     }
 
     /// Does what comes next; answers the record once the transaction has ended. An error is one of
@@ -191,17 +191,15 @@ impl Drive {
     }
 
     async fn run_step(&mut self, step: Step) -> Result<(), Failure> {
-        let attempt = self.attempts.entry(step).or_default();
-        *attempt += 1;
-        let attempt = *attempt;
-        if attempt > MOST_ATTEMPTS_PAST_PIVOT {
+        let attempt = self.begun(Mark::Started(step)) + 1;
+        if attempt > deadline::MOST_ATTEMPTS {
             return self.give_up(step).await;
         }
         self.enter(Phase::Running(step));
         let span = tracing::info_span!("step", name = %step, attempt);
         async {
             let workers = self.workers().await?;
-            let undo = match self.undo_information(step, &workers).await {
+            let undo = match self.undo_information_in_time(step, &workers).await {
                 Ok(undo) => undo,
                 Err(failure) => {
                     self.log(Entry::new(Mark::Started(step))).await?;
@@ -210,13 +208,55 @@ impl Drive {
             };
             let started = Entry::new(Mark::Started(step));
             self.log(undo.map_or(started.clone(), |undo| started.with(undo))).await?;
-            match self.effect(step, workers).await {
+            match self.effect_in_time(step, workers).await {
                 Ok(payload) => self.step_succeeded(step, payload).await,
                 Err(failure) => self.step_failed(step, failure).await,
             }
         }
         .instrument(span)
         .await
+    }
+
+    async fn undo_information_in_time(
+        &mut self,
+        step: Step,
+        workers: &Workers,
+    ) -> Result<Option<Payload>, Failure> {
+        let limit = deadline::OF_UNDO;
+        // It only reads: what hangs there may be left behind.
+        let read = timeout(limit, self.undo_information(step, workers)).await;
+        read.unwrap_or_else(|_| Err(hung(step, limit)))
+    }
+
+    /// The step's effect; or, once its time is up, the failure that says so when it has returned.
+    async fn effect_in_time(
+        &mut self,
+        step: Step,
+        workers: Workers,
+    ) -> Result<Option<Payload>, Failure> {
+        let limit = deadline::of_step(step, self.parts.settings.dwell);
+        let (id, interruption) = (self.id, self.interruption.clone());
+        let last_resort = self.parts.last_resort.clone();
+        let effect = self.effect(step, workers);
+        tokio::pin!(effect);
+        if let Ok(result) = timeout(limit, &mut effect).await {
+            return result;
+        }
+        let hung = hung(step, limit);
+        tracing::error!(transaction = %id, %step, "{hung}");
+        interruption.expire();
+        if timeout(deadline::GRACE, &mut effect).await.is_err() {
+            last_resort.take(id, &hung.message);
+            std::future::pending::<()>().await;
+        }
+        Err(hung)
+    }
+
+    /// How often something was begun, by this daemon and earlier ones, since the transaction began
+    /// or was last taken up again.
+    fn begun(&self, mark: Mark) -> usize {
+        let entries = self.entries.iter().rev();
+        entries.take_while(|e| e.mark != Mark::Reopened).filter(|e| e.mark == mark).count()
     }
 
     async fn step_succeeded(
@@ -249,7 +289,8 @@ impl Drive {
         Ok(())
     }
 
-    /// A step behind the pivot keeps failing: the update is kept all the same, with a warning.
+    /// A step behind the pivot keeps failing: the update is kept all the same, with a warning. What
+    /// is left undone is taken up by the next transaction's clean-up.
     async fn give_up(&mut self, step: Step) -> Result<(), Failure> {
         let why = self.facts.failure.take().map(|failure| failure.message).unwrap_or_default();
         let warning = format!("{} did not complete: {why}", step.title());
@@ -263,9 +304,19 @@ impl Drive {
         self.enter(Phase::Undoing(step));
         let span = tracing::info_span!("undo", name = %step);
         async {
+            let attempts = self.begun(Mark::UndoStarted(step));
             self.log(Entry::new(Mark::UndoStarted(step))).await?;
             let workers = self.workers().await?;
-            match self.undo_effect(step, workers).await {
+            let undone = if attempts < deadline::MOST_ATTEMPTS {
+                match timeout(deadline::OF_UNDO, self.undo_effect(step, workers)).await {
+                    Ok(undone) => undone,
+                    Err(_) => self.end_process(&hung(step, deadline::OF_UNDO).message).await,
+                }
+            } else {
+                let text = format!("the undo of {step} was begun {attempts} times and never ended");
+                Err(Failure::new(ErrorCode::Internal, text))
+            };
+            match undone {
                 Ok(warnings) if warnings.is_empty() => {
                     self.log(Entry::new(Mark::Undone(step))).await
                 }
@@ -294,7 +345,7 @@ impl Drive {
         }
         let record = self.record(outcome);
         let (written, entry) = (record.clone(), Entry::new(Mark::Finished(outcome)));
-        self.parts.journal.with(move |journal| journal.finish(&written, &entry)).await?;
+        self.parts.journal.write(move |journal| journal.finish(&written, &entry)).await?;
         told::ended(&record);
         self.enter(Phase::Finished(outcome));
         Ok(record)
@@ -333,7 +384,7 @@ impl Drive {
     /// Makes an entry durable, then takes it in.
     async fn log(&mut self, entry: Entry) -> Result<(), Failure> {
         let (id, written) = (self.id, entry.clone());
-        self.parts.journal.with(move |journal| journal.append(id, &written)).await?;
+        self.parts.journal.write(move |journal| journal.append(id, &written)).await?;
         self.facts.take(&entry);
         self.entries.push(entry);
         Ok(())
@@ -440,6 +491,11 @@ fn drain(reports: &mut mpsc::UnboundedReceiver<Report>, mut take: impl FnMut(Rep
     while let Ok(report) = reports.try_recv() {
         take(report);
     }
+}
+
+fn hung(step: Step, limit: Duration) -> Failure {
+    let text = format!("{} did not end within {} minutes", step.title(), limit.as_secs() / 60);
+    Failure::new(ErrorCode::TimedOut, text)
 }
 
 fn failure_of(why: Abort) -> Failure {

@@ -24,6 +24,11 @@ impl Interruption {
         self.token.cancel();
     }
 
+    /// Has the running step stop, for its time is up. What failed is the step, nobody's request.
+    pub(super) fn expire(&self) {
+        self.token.cancel();
+    }
+
     /// Why it was asked for, if it was.
     pub(super) fn tripped(&self) -> Option<Abort> {
         self.why.get()

@@ -3,15 +3,15 @@
 //! One rule: OSTree's list of deployments decides. Where the transaction's commit is what boots
 //! next, or is booted, the update was kept and is finished forward; else it is unwound.
 
-use apt_ostree_proto::Failure;
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{ErrorCode, Failure};
 
-use super::Parts;
 use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
+use super::{Parts, deadline};
 use crate::journal::{Entry, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::saga::{Abort, Mark, is_past_pivot};
@@ -62,14 +62,19 @@ async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failu
         _ => Entry::new(Mark::Aborted(Abort::Interrupted)),
     };
     let (id, written) = (recorded.id, entry.clone());
-    parts.journal.with(move |journal| journal.append(id, &written)).await?;
+    parts.journal.write(move |journal| journal.append(id, &written)).await?;
     recorded.entries.push(entry);
     Ok(recorded)
 }
 
 async fn is_deployed(parts: &Parts, commit: apt_ostree_proto::CommitId) -> Result<bool, Failure> {
-    let workers = parts.supervisor.send(GetWorkers).await.map_err(|error| {
-        Failure::caused(apt_ostree_proto::ErrorCode::Internal, "the supervisor is gone", &error)
-    })?;
-    ask(&workers.overlay, IsDeployed(commit)).await
+    let workers =
+        parts.supervisor.send(GetWorkers).await.map_err(|error| {
+            Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
+        })?;
+    let answer = tokio::time::timeout(deadline::OF_UNDO, ask(&workers.overlay, IsDeployed(commit)));
+    answer.await.unwrap_or_else(|_| {
+        let text = "what boots next could not be read in time";
+        Err(Failure::new(ErrorCode::TimedOut, text))
+    })
 }

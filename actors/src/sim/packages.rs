@@ -52,6 +52,11 @@ impl SimPackages {
         self.locked.get()
     }
 
+    /// The process that held the archive lock is dead.
+    pub fn drop_lock(&self) {
+        self.locked.set(false);
+    }
+
     async fn call<T>(&self, name: &str, effect: impl FnOnce() -> PortResult<T>) -> PortResult<T> {
         let faults = self.faults.borrow().clone();
         faults.around(name, async { effect() }).await

@@ -1,197 +1,28 @@
-//! Whole transactions on the simulated host: whatever fails, the host ends in the state before or in
-//! the state after, and says which.
+//! The ways that a transaction can go.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test that calls it")]
-
-use std::future::Future;
-use std::path::Path;
-use std::time::Duration;
-
-use actix::Addr;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, Coordinator, NewestUpdate, Publisher, Quiesce, ReadRecord,
-    Recover, RepairHost, Settings,
+    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, RepairHost,
 };
-use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::port::Placement;
-use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState, sim_file};
+use apt_ostree_actors::sim::{Faults, SimFault, SimHost, sim_file};
+use apt_ostree_proto::ErrorCode;
 use apt_ostree_proto::event::Event;
-use apt_ostree_proto::record::HistoryRecord;
-use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest};
+use apt_ostree_proto::request::Target;
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{ErrorCode, TransactionId};
-use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Runs a test in an actix system whose clock stands still but for waits.
-fn in_system<T>(test: impl Future<Output = T>) -> T {
-    let system = actix::System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    });
-    system.block_on(test)
-}
-
-/// A daemon on a simulated host.
-struct Daemon {
-    coordinator: Addr<Coordinator>,
-    events: UnboundedReceiver<Event>,
-}
-
-impl Daemon {
-    async fn start(host: &SimHost, state: &Path) -> Self {
-        let (publish, events) = Publisher::channel();
-        let settings = Settings {
-            state_directory: state.to_owned(),
-            archives: state.join("archives"),
-            download: Limits::default(),
-            dwell: Duration::from_secs(5),
-            never_restart: Vec::new(),
-        };
-        let coordinator = Coordinator::start_on(host.ports(), settings, None, publish).unwrap();
-        coordinator.send(Recover).await.unwrap().unwrap();
-        Self { coordinator, events }
-    }
-
-    async fn begin(&self, target: Target) -> TransactionId {
-        let request = BeginTransaction {
-            title: "test".to_owned(),
-            request: UpdateRequest::new(target),
-            dry_run: false,
-            caller: Caller::default(),
-        };
-        self.coordinator.send(request).await.unwrap().unwrap()
-    }
-
-    async fn end(&mut self, id: TransactionId) -> HistoryRecord {
-        while let Some(event) = self.events.recv().await {
-            if matches!(event, Event::Finished { id: ended, .. } if ended == id) {
-                break;
-            }
-        }
-        self.coordinator.send(ReadRecord(id)).await.unwrap().unwrap().0
-    }
-
-    async fn update(&mut self) -> HistoryRecord {
-        let id = self.begin(upgrade()).await;
-        self.end(id).await
-    }
-}
-
-fn upgrade() -> Target {
-    Target::Packages(Selection::default())
-}
-
-fn directory() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(directory.path().join("archives/partial")).unwrap();
-    directory
-}
-
-/// The state after an update that nothing disturbed, and the calls that it made.
-async fn golden() -> (WorldState, WorldState, Vec<String>) {
-    let (host, state) = (SimHost::booted(), directory());
-    let before = host.state();
-    let calls = host.fail_call(usize::MAX - 1, SimFault::ErrorBefore);
-    let record = Daemon::start(&host, state.path()).await.update().await;
-    assert_eq!(record.outcome, Outcome::Committed, "{record:?}");
-    let calls = calls.borrow().clone();
-    (before, host.state(), calls)
-}
+use crate::daemon::{Daemon, Golden, begin_upgrade, directory, golden, in_system, upgrade};
 
 #[test]
 fn an_update_ends_in_the_new_state_and_is_kept() {
     in_system(async {
-        let (before, after, calls) = golden().await;
+        let Golden { before, after, calls } = golden().await;
         assert_ne!(before, after);
         assert_eq!(after.disk.mounted.len(), 1);
         assert_eq!(after.disk.deployed.first(), after.disk.staged.as_ref());
         assert!(after.disk.stages.is_empty() && after.disk.guards.is_empty() && !after.locked);
         assert!(calls.len() > 20, "{calls:?}");
     });
-}
-
-#[test]
-fn an_error_or_a_panic_in_any_call_ends_in_the_state_before_or_after() {
-    in_system(async {
-        let (before, after, calls) = golden().await;
-        let mut cases = 0;
-        for (index, call) in calls.iter().enumerate() {
-            for fault in [SimFault::ErrorBefore, SimFault::ErrorAfter, SimFault::Panic] {
-                let (host, state) = (SimHost::booted(), directory());
-                host.fail_call(index, fault);
-                let record = Daemon::start(&host, state.path()).await.update().await;
-                let world = host.state();
-                let context = format!("{fault:?} at call {index}, {call}: {record:?}");
-                if record.outcome.is_success() {
-                    assert_eq!(world, after, "{context}");
-                } else {
-                    assert_eq!(world, before, "{context}");
-                    assert!(record.failure.is_some(), "{context}");
-                    assert_ne!(record.outcome, Outcome::Stuck, "{context}");
-                }
-                cases += 1;
-            }
-        }
-        assert_eq!(cases, calls.len() * 3);
-    });
-}
-
-#[test]
-fn a_daemon_that_dies_in_any_call_is_followed_by_one_that_ends_before_or_after() {
-    let (before, after, calls) = in_system(golden());
-    for (index, call) in calls.iter().enumerate() {
-        let (host, state) = (SimHost::booted(), directory());
-        // The first daemon hangs in the call and is dropped with its system.
-        in_system(async {
-            host.fail_call(index, SimFault::Hang);
-            let daemon = Daemon::start(&host, state.path()).await;
-            daemon.begin(upgrade()).await;
-            tokio::time::sleep(Duration::from_secs(3600)).await;
-        });
-        host.set_faults(&Faults::default());
-        let record = in_system(async {
-            let daemon = Daemon::start(&host, state.path()).await;
-            daemon.coordinator.send(ReadRecord(TransactionId(1))).await.unwrap().unwrap().0
-        });
-        let mut world = host.state();
-        // The lock was the dead process's own, and went with it.
-        world.locked = false;
-        let context = format!("dead in call {index}, {call}: {record:?}");
-        let expected = if record.outcome.is_success() { &after } else { &before };
-        assert_eq!(&world, expected, "{context}");
-    }
-}
-
-#[test]
-fn a_reboot_in_mid_update_ends_in_the_deployment_that_is_booted() {
-    let (before, after, calls) = in_system(golden());
-    for (index, call) in calls.iter().enumerate() {
-        let (host, state) = (SimHost::booted(), directory());
-        in_system(async {
-            host.fail_call(index, SimFault::Hang);
-            let daemon = Daemon::start(&host, state.path()).await;
-            daemon.begin(upgrade()).await;
-            tokio::time::sleep(Duration::from_secs(3600)).await;
-        });
-        host.set_faults(&Faults::default());
-        host.disk.reboot();
-        let record = in_system(async {
-            let daemon = Daemon::start(&host, state.path()).await;
-            daemon.coordinator.send(ReadRecord(TransactionId(1))).await.unwrap().unwrap().0
-        });
-        let world = host.state().disk;
-        let expected = if record.outcome.is_success() { &after.disk } else { &before.disk };
-        assert_eq!(world.files, expected.files, "call {index}, {call}: {record:?}");
-        assert_eq!(
-            world.deployed.first(),
-            expected.deployed.first(),
-            "call {index}, {call}: {record:?}"
-        );
-    }
 }
 
 #[test]
@@ -286,15 +117,6 @@ fn the_host_does_not_shut_down_between_the_units_stop_and_the_pivot() {
         assert_eq!(daemon.update().await.outcome, Outcome::RolledBack);
         assert!(!host.systemd.holds_shutdown());
     });
-}
-
-fn begin_upgrade() -> BeginTransaction {
-    BeginTransaction {
-        title: "second".to_owned(),
-        request: UpdateRequest::new(upgrade()),
-        dry_run: false,
-        caller: Caller::default(),
-    }
 }
 
 #[test]
@@ -435,13 +257,7 @@ fn a_host_whose_undo_fails_is_stuck_until_it_is_repaired() {
         let failure = record.failure.unwrap();
         assert!(failure.message.contains("tree.deploy"), "{failure}");
         assert!(failure.undo.unwrap().message.contains("files.revert"));
-        let second = BeginTransaction {
-            title: "second".to_owned(),
-            request: UpdateRequest::new(upgrade()),
-            dry_run: false,
-            caller: Caller::default(),
-        };
-        let refused = daemon.coordinator.send(second).await.unwrap().unwrap_err();
+        let refused = daemon.coordinator.send(begin_upgrade()).await.unwrap().unwrap_err();
         assert_eq!(refused.code, ErrorCode::Stuck);
 
         host.set_faults(&Faults::default());

@@ -1,0 +1,8 @@
+//! Whole transactions on the simulated host: whatever fails, the host ends in the state before or in
+//! the state after, and says which.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test that calls it")]
+
+mod daemon;
+mod faults;
+mod ways;
