@@ -1,5 +1,6 @@
 # make demo           the main job on a real OSTree Debian, booted in namespaces (KEEP=1 leaves it running)
 # make test           all tests, those on booted hosts included, after make lint
+# make torture        hundreds of power cuts on booted hosts (POWER_CUT=WRITES:SEED for one of them)
 # make bench          ours against the peers, in one run (ONLY=id for one row)
 # make lint           formatting, clippy and the dependencies' licences and sources
 # make deb            the Debian package, in target/deb/
@@ -9,7 +10,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites build deb image demo demo-clean test bench lint clean
+.PHONY: help prerequisites build deb image demo demo-clean test torture bench lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -42,6 +43,13 @@ test: prerequisites lint
 	$(build_image)
 	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked --no-fail-fast && cargo test --workspace --locked --doc --quiet; \
 	else cargo test --workspace --locked; fi
+
+# How many cuts: one in every flush of the disk, and some between.
+torture: export POWER_CUTS = 320
+torture: prerequisites
+	debian/build.sh dev
+	$(build_image)
+	cargo test --locked --test host a_power_cut_at_any_write -- --nocapture
 
 lint: prerequisites
 	cargo fmt --all --check

@@ -24,6 +24,6 @@ if [ -n "$again" ]; then
 else
     "$here/boot/make-run.sh" "$name" "${image:-$("$here/image.sh")}"
 fi
-setsid unshare --net -- "$here/boot/supervise.sh" "$name" < /dev/null > "$run/console.log" 2>&1 &
+setsid unshare --net --mount -- "$here/boot/supervise.sh" "$name" < /dev/null > "$run/console.log" 2>&1 &
 "$here/wait" "$name" 1
 say "host $name runs after $(seconds_since "$start") s; enter it with: $here/enter $name"

@@ -8,7 +8,7 @@ tools=(apt-utils attr bubblewrap busybox-static debian-archive-keyring dpkg-dev 
     iproute2 jq libcap2-bin mmdebstrap ostree python3-minimal socat strace util-linux xz-utils zstd)
 # What the product itself is built with and runs on.
 libraries=(build-essential clang cmake libapt-pkg-dev libglib2.0-dev libostree-dev pkg-config)
-emulator=(cpio qemu-system-x86)
+emulator=(cpio qemu-system-common qemu-system-x86)
 
 missing() {
     local package

@@ -5,6 +5,7 @@
 #
 # In the run directory: leader (the machine's number of the host's PID 1, there while it runs),
 # boots (how many so far), boot_id, cgroup, console.log, mirror.log, power (what to do after the next exit).
+# A file `record` there names a file that every write to the disk is logged in.
 set -euo pipefail
 . "$(dirname -- "$0")/../settings.sh"
 
@@ -15,6 +16,7 @@ reboot_status=129 # 128 + SIGHUP: what reboot(2) does to PID 1 of a pid namespac
 unshare_pid=
 mirror_pid=
 watch_pid=
+recorder_pid=
 
 end_host() {
     trap '' TERM INT HUP
@@ -22,6 +24,9 @@ end_host() {
     [ -z "$mirror_pid" ] || kill "$mirror_pid" 2> /dev/null || true
     [ -z "$unshare_pid" ] || kill -KILL "$unshare_pid" 2> /dev/null || true
     echo 1 > "$cgroup/host/cgroup.kill" 2> /dev/null || true
+    # The last writes come when the host's mounts go.
+    [ -z "$unshare_pid" ] || wait "$unshare_pid" || true
+    [ -z "$recorder_pid" ] || kill "$recorder_pid" 2> /dev/null || true
     wait
     # Out of the cgroup that is about to go.
     echo $$ > "${cgroup%/*}/cgroup.procs"
@@ -38,6 +43,28 @@ start_mirror() {
     setpriv --pdeathsig KILL "$run/mirror-server" --listen 127.0.0.1:8080 --control "$run/mirror.control" "${roots[@]}" \
         > "$run/mirror.log" 2>&1 < /dev/null &
     mirror_pid=$!
+}
+
+# Puts a disk in place of the host's that writes to the same file and logs each write and each flush,
+# in the format of the kernel's log-writes target. Mounted in our mount namespace alone, it goes with us.
+start_recorder() {
+    local log file
+    log=$(cat "$run/record")
+    file=$run/recorded.ext4
+    mv "$run/disk.ext4" "$file"
+    : > "$run/disk.ext4"
+    truncate --size=0 "$log"
+    truncate --size=8G "$log"
+    setpriv --pdeathsig TERM qemu-storage-daemon \
+        --blockdev "driver=file,node-name=disk,filename=$file" \
+        --blockdev "driver=file,node-name=log,filename=$log" \
+        --blockdev driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size=512 \
+        --export "type=fuse,id=export,node-name=logged,mountpoint=$run/disk.ext4,writable=on" < /dev/null &
+    recorder_pid=$!
+    until grep -q " $run/disk.ext4 fuse" /proc/self/mounts; do
+        kill -0 "$recorder_pid" 2> /dev/null || die 'the disk cannot be recorded'
+        sleep 0.02
+    done
 }
 
 # Whoever started us may be killed without a word; the kernel closes its end of the pipe all the same.
@@ -78,6 +105,7 @@ trap 'exit 143' TERM INT HUP
 echo $$ > "$run/supervisor"
 ip link set lo up
 start_mirror
+[ ! -e "$run/record" ] || start_recorder
 watch_standard_input
 
 boots=0

@@ -35,7 +35,8 @@ pub(crate) enum Image {
 }
 
 impl Image {
-    fn build(self) -> PathBuf {
+    /// Builds it unless it is up to date, and answers where it is.
+    pub(crate) fn build(self) -> PathBuf {
         let environment: &[(&str, &str)] = match self {
             Self::Default => &[],
             Self::WritableSysroot => &[("READONLY", "false")],
@@ -77,18 +78,25 @@ pub(crate) struct Host {
 impl Host {
     /// Boots a host from `image`, built first where it is not up to date.
     pub(crate) fn boot(image: Image) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let disk = image.build();
         run_script("upgrades.sh", [""; 0], &[]);
+        Self::boot_from(&disk, |_| {})
+    }
+
+    /// Boots a host from a copy of `disk`, once `prepare` has done its work in the host's run
+    /// directory, where the copy is `disk.ext4`.
+    pub(crate) fn boot_from(disk: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let slot = take_slot();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
         run_script("boot/make-run.sh", [OsStr::new(&name), disk.as_os_str()], &[]);
         let run = host_root().join("run").join(&name);
         File::create(run.join("disposable")).expect("the run directory is writable");
+        prepare(&run);
         let console = File::create(run.join("console.log")).expect("the run directory is writable");
         let mut supervisor = Command::new("unshare")
-            .args(["--net", "--"])
+            .args(["--net", "--mount", "--"])
             .arg(script("boot/supervise.sh"))
             .arg(&name)
             .stdin(Stdio::piped())

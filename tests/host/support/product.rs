@@ -23,8 +23,13 @@ impl Host {
     /// Boots a host whose updates dwell for a second only.
     pub(crate) fn boot_to_update() -> Self {
         let host = Self::boot(Image::Default);
-        host.configure(SHORT_DWELL);
+        host.shorten_the_dwell();
         host
+    }
+
+    /// Has updates dwell for a second only.
+    pub(crate) fn shorten_the_dwell(&self) {
+        self.configure(SHORT_DWELL);
     }
 
     /// Replaces the admin's configuration; the daemon that serves the next call reads it.
@@ -151,6 +156,17 @@ impl Listener {
                 return told;
             }
             assert_ne!(told.member, "Finished", "it ended before that: {:#?}", self.heard);
+        }
+    }
+
+    /// Calls `hear` for every signal up to the end of the transaction.
+    pub(crate) fn follow(&mut self, mut hear: impl FnMut(&Told)) {
+        loop {
+            let told = self.next();
+            hear(&told);
+            if told.member == "Finished" {
+                return;
+            }
         }
     }
 

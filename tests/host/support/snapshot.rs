@@ -5,6 +5,8 @@ use std::{
     fmt::Write as _,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::scripts::run_script_for_output;
 
 /// More differences than this tell nobody anything new.
@@ -12,15 +14,20 @@ const SHOWN_DIFFERENCES: usize = 40;
 
 /// The state of a host's `/usr`, `/etc`, dpkg database (which lies in `/usr`), units and mounts, as
 /// `state.sh` prints it: each line, and how often it occurs. Two equal mounts are one too many.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     lines: BTreeMap<String, usize>,
 }
 
 impl Snapshot {
     pub(crate) fn of(name: &str) -> Self {
+        Self::of_lines(run_script_for_output("state.sh", [name]).lines())
+    }
+
+    /// These facts, one a line.
+    pub(crate) fn of_lines<'a>(facts: impl Iterator<Item = &'a str>) -> Self {
         let mut lines = BTreeMap::new();
-        for line in run_script_for_output("state.sh", [name]).lines() {
+        for line in facts {
             *lines.entry(line.to_owned()).or_default() += 1;
         }
         Self { lines }

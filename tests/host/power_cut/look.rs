@@ -1,0 +1,8 @@
+//! What a host must be, all of it.
+
+use crate::support::{Host, Snapshot};
+
+/// The host's state: `look.sh` says of what it consists.
+pub(crate) fn look(host: &Host) -> Snapshot {
+    Snapshot::of_lines(host.shell(include_str!("look.sh")).lines())
+}
