@@ -4,7 +4,7 @@
 //! Modules in reading order: `drive` runs one transaction from its log to its end, with the
 //! effects of each step in `forward` and of each undo in `unwind`; `recovery` takes up what a dead
 //! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
-//! and `told` write its two logs; `read` answers questions.
+//! and `told` write its two logs; `read` answers questions; `prune` forgets what is old.
 
 mod deadline;
 mod drive;
@@ -13,6 +13,7 @@ mod facts;
 mod forward;
 mod interruption;
 mod progress;
+mod prune;
 mod pump;
 mod read;
 mod recovery;
@@ -333,6 +334,8 @@ impl Handler<Ended> for Coordinator {
             self.spawn(drive, running, context);
         }
         self.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
+        // What is not forgotten now is forgotten after the next one.
+        tokio::task::spawn_local(prune::prune(self.parts()));
     }
 }
 

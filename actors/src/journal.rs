@@ -8,6 +8,7 @@
 //! Schema changes are additive: an older daemon can recover what a newer one wrote.
 
 mod entry;
+mod prune;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
 
 use crate::saga::Mark;
 pub use entry::{Committed, Entry, Payload};
+pub use prune::{RECORDS_KEPT, UPDATES_KEPT};
 
 /// The database's file name within the state directory.
 const DATABASE: &str = "state.db";
@@ -32,6 +34,10 @@ const BALLAST: &str = "ballast";
 /// Enough for every entry and page that the longest unwind writes: a few hundred rows and the WAL
 /// that SQLite grows before it checkpoints (1,000 pages of 4 KiB).
 const BALLAST_BYTES: u64 = 8 << 20;
+
+/// The most that one look at the history answers. Bus daemons cut connections over messages of more
+/// than 32 MiB or 128 MiB, and a client has to draw it.
+const LARGEST_HISTORY_BYTES: u64 = 8 << 20;
 
 /// The journal of one host. Blocking: call it off the arbiter.
 #[derive(Debug)]
@@ -240,16 +246,24 @@ impl Journal {
         })
     }
 
-    /// The newest `limit` records of transactions that have ended, newest first.
+    /// The newest `limit` records of transactions that have ended, newest first: no more than
+    /// [`RECORDS_KEPT`], nor than one message of the bus carries.
     pub fn history(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
         self.read(|connection| {
-            connection
-                .prepare(
-                    "SELECT record FROM transactions WHERE record IS NOT NULL
-                     ORDER BY id DESC LIMIT ?1",
-                )?
-                .query_map([limit], |row| column(row, 0))?
-                .collect()
+            let mut query = connection.prepare(
+                "SELECT record FROM transactions WHERE record IS NOT NULL
+                 ORDER BY id DESC LIMIT ?1",
+            )?;
+            let mut rows = query.query([limit.min(RECORDS_KEPT)])?;
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                bytes += row.get_ref(0)?.as_str()?.len() as u64;
+                if bytes > LARGEST_HISTORY_BYTES && !records.is_empty() {
+                    break;
+                }
+                records.push(column(row, 0)?);
+            }
+            Ok(records)
         })
     }
 
@@ -267,16 +281,25 @@ impl Journal {
     }
 
     /// The newest `limit` transactions that changed the host and were kept, newest first.
-    pub fn newest_kept(&self, limit: usize) -> Result<Vec<HistoryRecord>, Failure> {
-        let kept =
-            |record: &HistoryRecord| matches!(record.outcome, Outcome::Committed | Outcome::Forced);
-        Ok(self.history(u32::MAX)?.into_iter().filter(kept).take(limit).collect())
+    pub fn newest_kept(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
+        self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT record FROM transactions WHERE outcome IN (?1, ?2)
+                     ORDER BY id DESC LIMIT ?3",
+                )?
+                .query_map(
+                    params![Outcome::Committed.name(), Outcome::Forced.name(), limit],
+                    |row| column(row, 0),
+                )?
+                .collect()
+        })
     }
 
     /// The newest update that was kept and not rolled back since.
     pub fn newest_update(&self) -> Result<Option<HistoryRecord>, Failure> {
         let mut undone_from = TransactionId(u64::MAX);
-        for record in self.newest_kept(usize::MAX)? {
+        for record in self.newest_kept(RECORDS_KEPT)? {
             match record.request.target {
                 Target::Before(id) => undone_from = undone_from.min(id),
                 _ if record.id < undone_from => return Ok(Some(record)),
@@ -288,7 +311,7 @@ impl Journal {
 
     /// The transactions from the newest down to `id` that changed the host and were kept.
     pub fn kept_since(&self, id: TransactionId) -> Result<Vec<HistoryRecord>, Failure> {
-        let mut kept = self.newest_kept(usize::MAX)?;
+        let mut kept = self.newest_kept(RECORDS_KEPT)?;
         kept.retain(|record| record.id >= id);
         match kept.last() {
             Some(oldest) if oldest.id == id => Ok(kept),
@@ -296,7 +319,7 @@ impl Journal {
         }
     }
 
-    /// The newest plan with this id that was made on this host.
+    /// The newest plan with this id, where it was made on this host and is not too old to be kept.
     pub fn plan(&self, id: &PlanId) -> Result<Option<Plan>, Failure> {
         self.plan_and_request(id.as_str()).map(|found| found.map(|(plan, _)| plan))
     }
@@ -408,66 +431,4 @@ fn column<T: serde::de::DeserializeOwned>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use apt_ostree_proto::request::Selection;
-
-    fn request() -> UpdateRequest {
-        UpdateRequest::new(Target::Packages(Selection::default()))
-    }
-
-    fn begin(journal: &Journal) -> TransactionId {
-        journal.begin("upgrade", &request(), &Caller::default(), Step::FROM_PACKAGES, None).unwrap()
-    }
-
-    #[test]
-    fn what_was_written_is_there_after_opening_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let id = {
-            let journal = Journal::open(directory.path()).unwrap();
-            let id = begin(&journal);
-            journal.append(id, &Entry::new(Mark::Started(Step::Plan))).unwrap();
-            id
-        };
-        let journal = Journal::open(directory.path()).unwrap();
-        let unfinished = journal.unfinished().unwrap();
-        assert_eq!(unfinished.len(), 1);
-        assert_eq!(unfinished[0].id, id);
-        assert_eq!(unfinished[0].request, request());
-        assert_eq!(unfinished[0].steps, Step::FROM_PACKAGES);
-        assert_eq!(unfinished[0].marks(), [Mark::Started(Step::Plan)]);
-    }
-
-    #[test]
-    fn numbers_are_never_given_twice() {
-        let directory = tempfile::tempdir().unwrap();
-        let journal = Journal::open(directory.path()).unwrap();
-        let first = begin(&journal);
-        let second = begin(&journal);
-        assert!(first < second);
-    }
-
-    #[test]
-    fn a_damaged_database_is_refused_and_left_as_it_is() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(DATABASE);
-        std::fs::write(&path, b"this is no database, and long enough to be looked at".repeat(100))
-            .unwrap();
-        let before = std::fs::read(&path).unwrap();
-        let failure = Journal::open(directory.path()).unwrap_err();
-        assert_eq!(failure.code, ErrorCode::StateUnreadable);
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-    }
-
-    #[test]
-    fn a_database_of_a_newer_major_schema_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        drop(Journal::open(directory.path()).unwrap());
-        let connection = Connection::open(directory.path().join(DATABASE)).unwrap();
-        connection.pragma_update(None, "user_version", 9_000).unwrap();
-        drop(connection);
-        let failure = Journal::open(directory.path()).unwrap_err();
-        assert_eq!(failure.code, ErrorCode::StateUnreadable);
-        assert!(failure.message.contains("newer"), "{failure}");
-    }
-}
+mod tests;

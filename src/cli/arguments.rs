@@ -123,7 +123,7 @@ pub struct Rollback {
 /// `apt-ostree history`
 #[derive(Clone, Debug, Args)]
 pub struct History {
-    /// How many to list
+    /// How many to list; 1000 are kept
     #[arg(long, short, default_value_t = 20)]
     pub limit: u32,
 }

@@ -26,6 +26,9 @@ use super::options::{Reader, apply_options};
 /// How many lines of a transaction's log one answer holds at the most: the end of it matters.
 const MOST_LOG_LINES: usize = 2_000;
 
+/// How many packages a transaction's title names: it is one line, and the request has them all.
+const MOST_NAMED: usize = 10;
+
 /// The manager object.
 #[derive(Debug)]
 pub(super) struct Manager {
@@ -70,7 +73,11 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
 
 fn title_of(request: &UpdateRequest) -> String {
     let list = |verb: &str, specs: &[apt_ostree_proto::package::PackageSpec]| {
-        let names: Vec<String> = specs.iter().map(ToString::to_string).collect();
+        let mut names: Vec<String> =
+            specs.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+        if specs.len() > MOST_NAMED {
+            names.push(format!("{} more", specs.len() - MOST_NAMED));
+        }
         (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
     };
     match &request.target {

@@ -16,7 +16,7 @@ use super::stale;
 use crate::context::StepContext;
 use crate::download::{DownloadPackages, FinishedFile};
 use crate::health::{CheckHealth, RecordBaseline};
-use crate::journal::{Committed, Payload};
+use crate::journal::{Committed, Payload, UPDATES_KEPT};
 use crate::overlay::{
     CommitTree, DeployTree, DescribeHost, FinalizeTree, FindTarget, NewTree, PrepareSwitch,
     StageTree, SwitchTree,
@@ -30,7 +30,9 @@ use crate::supervisor::Workers;
 use crate::verification::VerifyPackage;
 
 /// How many finished updates keep their trees, so that they can be rolled back.
-const KEPT_UPDATES: usize = 2;
+const KEPT_UPDATES: u32 = 2;
+// Without its log, a tree is no way back.
+const _: () = assert!(KEPT_UPDATES < UPDATES_KEPT);
 
 /// Sends `message` and waits for the answer. A worker that panics is a failure of the step.
 pub(super) async fn ask<A, M, T>(worker: &Addr<A>, message: M) -> Result<T, Failure>

@@ -150,7 +150,7 @@ impl Handler<FindPlan> for Coordinator {
         let journal = self.journal.clone();
         Box::pin(async move {
             let FindPlan(prefix) = request;
-            let text = format!("no plan {prefix} was made on this host");
+            let text = format!("no plan {prefix} is known on this host");
             let found = journal.with(move |journal| journal.plan_and_request(&prefix)).await?;
             let (plan, request) = found.ok_or_else(|| Failure::new(ErrorCode::StalePlan, text))?;
             Ok((plan.id, request.target))

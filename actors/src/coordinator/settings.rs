@@ -23,6 +23,11 @@ pub struct Settings {
 impl Settings {
     /// The file that holds every line that a transaction's tools printed.
     pub fn log_of(&self, id: TransactionId) -> PathBuf {
-        self.state_directory.join("log").join(format!("{id}.log"))
+        self.log_directory().join(format!("{id}.log"))
+    }
+
+    /// Where these files are.
+    pub(super) fn log_directory(&self) -> PathBuf {
+        self.state_directory.join("log")
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn refuse_if_stale(
     let then = journal.with(move |journal| journal.plan(&id)).await?;
     let why = match then {
         Some(then) => differences(&then, now).join("; "),
-        None => "no such plan was made on this host".to_owned(),
+        None => "no such plan is known on this host".to_owned(),
     };
     Err(Failure::new(ErrorCode::StalePlan, format!("plan {} is stale: {why}", wanted.short())))
 }

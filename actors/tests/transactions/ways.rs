@@ -1,13 +1,13 @@
 //! The ways that a transaction can go.
 
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, RepairHost,
+    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, ReadHistory, ReadPlan, RepairHost,
 };
 use apt_ostree_actors::port::Placement;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, sim_file};
 use apt_ostree_proto::ErrorCode;
 use apt_ostree_proto::event::Event;
-use apt_ostree_proto::request::Target;
+use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
 
@@ -281,5 +281,39 @@ fn the_update_to_roll_back_is_the_newest_that_is_still_there() {
             assert_eq!(daemon.end(id).await.outcome, Outcome::Committed);
             assert_eq!(newest(&daemon).await.unwrap(), left);
         }
+    });
+}
+
+#[test]
+fn an_update_can_be_undone_after_any_number_of_checks_whose_plans_are_forgotten() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let before = host.state();
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let update = daemon.update().await;
+        let mut checks = Vec::new();
+        for _ in 0..60 {
+            let check = BeginTransaction {
+                title: "check".to_owned(),
+                request: UpdateRequest::new(upgrade()),
+                dry_run: true,
+                caller: Caller::default(),
+            };
+            let id = daemon.coordinator.send(check).await.unwrap().unwrap();
+            assert_eq!(daemon.end(id).await.outcome, Outcome::Planned);
+            checks.push(id);
+        }
+        let plan = async |id| daemon.coordinator.send(ReadPlan(id)).await.unwrap().unwrap();
+        assert!(plan(update.id).await.is_some());
+        assert!(plan(checks[0]).await.is_none());
+        assert!(plan(checks[59]).await.is_some());
+        let logs = std::fs::read_dir(state.path().join("log")).unwrap().count();
+        assert!((50..55).contains(&logs), "{logs}");
+        let all = daemon.coordinator.send(ReadHistory { limit: u32::MAX }).await.unwrap().unwrap();
+        assert_eq!(all.len(), 61);
+
+        let id = daemon.begin(Target::Before(update.id)).await;
+        assert_eq!(daemon.end(id).await.outcome, Outcome::Committed);
+        assert_eq!(host.state().disk.mounted.last(), Some(&before.disk.booted));
     });
 }

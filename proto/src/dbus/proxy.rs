@@ -37,7 +37,7 @@ pub trait Manager {
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;
 
-    /// The newest records of the history as a JSON list, newest first.
+    /// The newest `limit` records of the history as a JSON list, newest first; 1,000 and 8 MiB at the most.
     fn get_history(&self, limit: u32) -> zbus::Result<String>;
 
     /// One finished transaction as JSON: its record and its log.
