@@ -1,5 +1,8 @@
 //! The ways that a transaction can go.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use apt_ostree_actors::coordinator::{
     BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, ReadHistory, ReadPlan, RepairHost,
 };
@@ -97,20 +100,23 @@ fn the_host_does_not_shut_down_between_the_units_stop_and_the_pivot() {
     in_system(async {
         let (host, state) = (SimHost::booted(), directory());
         let mut daemon = Daemon::start(&host, state.path()).await;
-        let id = daemon.begin(upgrade()).await;
-        while let Some(event) = daemon.events.recv().await {
-            match event {
-                Event::PhaseChanged { phase: Phase::Running(step), .. } => {
-                    let is_held = host.systemd.holds_shutdown();
-                    if step < Step::StopUnits || step == Step::Finalize {
-                        assert!(!is_held, "{step}");
-                    } else if step > Step::StopUnits {
-                        assert!(is_held, "{step}");
-                    }
-                }
-                Event::Finished { id: ended, .. } if ended == id => break,
-                _ => {}
-            }
+        // Looked at from within each call: events are read when time allows.
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let (noted, systemd) = (Rc::clone(&calls), Rc::clone(&host.systemd));
+        host.set_faults(&Faults::from_hook(move |call| {
+            noted.borrow_mut().push((call.to_owned(), systemd.holds_shutdown()));
+            None
+        }));
+        assert_eq!(daemon.update().await.outcome, Outcome::Committed);
+        let place = |wanted: &str| {
+            let found = calls.borrow().iter().position(|(call, _)| call == wanted);
+            found.unwrap_or_else(|| panic!("{wanted} is not in {calls:?}"))
+        };
+        let (hold, deploy) = (place("systemd.hold_shutdown"), place("tree.deploy"));
+        assert!(place("tree.commit") < hold && hold < place("mounts.switch"));
+        assert!(deploy < place("tree.stage_deployment"));
+        for (at, (call, is_held)) in calls.borrow().iter().enumerate() {
+            assert_eq!(*is_held, (hold + 1..=deploy).contains(&at), "{call}");
         }
         let failing = |call: &str| (call == "tree.deploy").then_some(SimFault::ErrorBefore);
         host.set_faults(&Faults::from_hook(failing));
