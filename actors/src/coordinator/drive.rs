@@ -41,7 +41,6 @@ pub(super) struct Drive {
     pub(super) baseline: Option<Baseline>,
     /// What must stay up from the start of the units on.
     pub(super) expected_up: Vec<UnitName>,
-    pub(super) forced: bool,
     steps: Vec<Step>,
     entries: Vec<Entry>,
     started_seconds: i64,
@@ -93,7 +92,6 @@ impl Drive {
             facts: Facts::of(&entries),
             baseline: None,
             expected_up: Vec::new(),
-            forced: false,
             progress: Progress::new(&steps),
             status: watch::Sender::new(status),
             interruption: Interruption::default(),
@@ -301,7 +299,9 @@ impl Drive {
 
     async fn undo_step(&mut self, step: Step) -> Result<(), Failure> {
         self.progress.freeze();
-        self.enter(Phase::Undoing(step));
+        if step.leaves_work_to_undo() {
+            self.enter(Phase::Undoing(step));
+        }
         let span = tracing::info_span!("undo", name = %step);
         async {
             let attempts = self.begun(Mark::UndoStarted(step));
@@ -337,7 +337,7 @@ impl Drive {
 
     async fn finish(&mut self, outcome: Outcome) -> Result<HistoryRecord, Failure> {
         let outcome = match outcome {
-            Outcome::Committed if self.forced => Outcome::Forced,
+            Outcome::Committed if self.is_forced() => Outcome::Forced,
             other => other,
         };
         if outcome.is_success() {
@@ -349,6 +349,12 @@ impl Drive {
         told::ended(&record);
         self.enter(Phase::Finished(outcome));
         Ok(record)
+    }
+
+    /// Whether it went past a named risk.
+    fn is_forced(&self) -> bool {
+        let committed = self.facts.committed.as_ref();
+        committed.is_some_and(|committed| !committed.delta.live_data.is_empty())
     }
 
     fn record(&self, outcome: Outcome) -> HistoryRecord {

@@ -9,7 +9,7 @@ use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{CommitId, Failure, UnitName};
 
 use crate::journal::{Committed, Entry, Payload};
-use crate::port::InstallReport;
+use crate::port::{Delta, InstallReport};
 use crate::saga::Mark;
 
 /// What the log's entries carried.
@@ -43,7 +43,10 @@ impl Facts {
         match entry.payload.clone() {
             Some(Payload::Plan(plan)) => self.plan = Some(plan),
             Some(Payload::Installed(report)) => self.installed = report,
-            Some(Payload::Committed(committed)) => self.committed = Some(*committed),
+            Some(Payload::Committed(committed)) => {
+                self.warnings.extend(left_alone(&committed.delta));
+                self.committed = Some(*committed);
+            }
             Some(Payload::UnitStates(states)) => self.unit_states = Some(states),
             Some(Payload::Deploying(commit)) => self.deploying = Some(commit),
             Some(Payload::Warnings(warnings)) => self.warnings.extend(warnings),
@@ -60,6 +63,14 @@ impl Facts {
             (none, _) => *none = Some(failure),
         }
     }
+}
+
+/// What of `/etc` and `/var` the new tree's packages would have otherwise.
+fn left_alone(delta: &Delta) -> impl Iterator<Item = String> + '_ {
+    let data = delta.live_data.iter().map(|path| {
+        format!("{path} was left as it is: a package script changes it, and services use it")
+    });
+    delta.kept.iter().cloned().chain(data)
 }
 
 /// How long each step took, in milliseconds, in their order; undos are named `undo-…`.

@@ -229,10 +229,6 @@ impl Drive {
                 Ok(Committed { tree, delta, services })
             })
             .await?;
-        self.forced |= force && !committed.delta.live_data.is_empty();
-        for kept in &committed.delta.kept {
-            self.facts.warnings.push(kept.clone());
-        }
         Ok(Payload::Committed(Box::new(committed)))
     }
 

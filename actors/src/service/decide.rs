@@ -119,6 +119,10 @@ fn protected_name(name: &str) -> Option<&'static str> {
         "getty" | "autovt" | "serial-getty" | "console-getty" | "container-getty" => {
             Some("restarting it would end the login on that terminal")
         }
+        // Its stop merges /etc into what boots next.
+        "ostree-finalize-staged" | "ostree-finalize-staged-hold" => {
+            Some("it belongs to the deployment that is staged")
+        }
         _ if template.starts_with("systemd-") => Some("it is part of systemd's own core"),
         _ => None,
     }

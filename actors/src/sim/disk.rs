@@ -21,6 +21,7 @@ pub struct SimDisk {
     systemd: Rc<SimSystemd>,
     state: RefCell<DiskState>,
     delta: RefCell<Vec<DeltaEntry>>,
+    live_data: RefCell<Vec<String>>,
 }
 
 /// What is on the disk and mounted, as two worlds are compared by.
@@ -84,7 +85,12 @@ impl SimDisk {
             entry(Placement::Var, "lib/app", None, Some(sim_file(3))),
         ];
         let (state, delta) = (RefCell::new(state), RefCell::new(delta));
-        Self { faults: RefCell::default(), systemd, state, delta }
+        Self { faults: RefCell::default(), systemd, state, delta, live_data: RefCell::default() }
+    }
+
+    /// The package's script changes data that services use.
+    pub fn change_live_data(&self, path: &str) {
+        self.live_data.borrow_mut().push(path.to_owned());
     }
 
     /// Sets which calls go wrong.
@@ -367,9 +373,13 @@ impl Files for SimDisk {
             DeltaSource::Reverse { deltas } => deltas.iter().flat_map(reversed).collect(),
         };
         let transaction = context.transaction;
+        let live_data = match source {
+            DeltaSource::Stage => self.live_data.borrow().clone(),
+            DeltaSource::Trees { .. } | DeltaSource::Reverse { .. } => Vec::new(),
+        };
         self.call("files.prepare", |state| {
             state.kept_files.insert(transaction);
-            Ok(Delta { transaction, entries, kept: Vec::new(), live_data: Vec::new() })
+            Ok(Delta { transaction, entries, kept: Vec::new(), live_data })
         })
         .await
     }

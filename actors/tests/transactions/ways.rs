@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, ReadHistory, ReadPlan, RepairHost,
+    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, ReadHistory, ReadPlan, ReadRecord,
+    RepairHost,
 };
 use apt_ostree_actors::port::Placement;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, sim_file};
@@ -164,12 +165,16 @@ fn a_dry_run_gives_way_to_an_update_and_to_nothing_else() {
         let (host, state) = (SimHost::booted(), directory());
         let mut daemon = Daemon::start(&host, state.path()).await;
         let look = || BeginTransaction { dry_run: true, ..begin_upgrade() };
-        let dry_run = daemon.coordinator.send(look()).await.unwrap().unwrap();
-        let refused = daemon.coordinator.send(look()).await.unwrap().unwrap_err();
-        assert_eq!(refused.code, ErrorCode::Busy);
-
-        let update = daemon.begin(upgrade()).await;
-        let refused = daemon.coordinator.send(begin_upgrade()).await.unwrap().unwrap_err();
+        // All in the mailbox before the first has done anything.
+        let (dry_run, second, update, third) = tokio::join!(
+            daemon.coordinator.send(look()),
+            daemon.coordinator.send(look()),
+            daemon.coordinator.send(begin_upgrade()),
+            daemon.coordinator.send(begin_upgrade()),
+        );
+        let (dry_run, update) = (dry_run.unwrap().unwrap(), update.unwrap().unwrap());
+        assert_eq!(second.unwrap().unwrap_err().code, ErrorCode::Busy);
+        let refused = third.unwrap().unwrap_err();
         assert!(refused.message.contains(&format!("transaction {update}")), "{refused}");
 
         assert_eq!(daemon.end(dry_run).await.outcome, Outcome::Cancelled);
@@ -205,6 +210,36 @@ fn what_follows_the_pivot_is_done_as_far_as_it_can_be() {
         assert_eq!(world.disk.mounted.len(), 1, "the old tree is collapsed");
         assert!(world.disk.stages.is_empty());
         assert!(!record.warnings.is_empty(), "{record:?}");
+    });
+}
+
+#[test]
+fn live_data_is_a_risk_that_force_goes_past_and_names_even_after_a_crash() {
+    let (host, state) = (SimHost::booted(), directory());
+    host.disk.change_live_data("/var/lib/app/data");
+    let before = host.state();
+    in_system(async {
+        let record = Daemon::start(&host, state.path()).await.update().await;
+        assert_eq!(record.failure.map(|failure| failure.code), Some(ErrorCode::NextBootOnly));
+        assert_eq!(host.state(), before);
+    });
+    let forced = in_system(async {
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let mut request = begin_upgrade();
+        request.request.force = true;
+        let id = daemon.coordinator.send(request).await.unwrap().unwrap();
+        while let Some(event) = daemon.events.recv().await {
+            if matches!(event, Event::PhaseChanged { phase: Phase::Running(Step::Finalize), .. }) {
+                break;
+            }
+        }
+        id
+    });
+    in_system(async {
+        let daemon = Daemon::start(&host, state.path()).await;
+        let (record, _) = daemon.coordinator.send(ReadRecord(forced)).await.unwrap().unwrap();
+        assert_eq!(record.outcome, Outcome::Forced);
+        assert!(record.warnings.iter().any(|w| w.contains("/var/lib/app/data")), "{record:?}");
     });
 }
 
