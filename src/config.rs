@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use apt_ostree_proto::UnitName;
+use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -16,6 +16,9 @@ use toml::{Table, Value};
 const DIRECTORIES: &[&str] = &["usr/lib/apt-ostree/config.d", "etc/apt-ostree/config.d"];
 /// The admin's main file; read between the two directories.
 const MAIN_FILE: &str = "etc/apt-ostree/config.toml";
+
+/// The longest explanation of what is not usable: a line of it and what is wrong there.
+const LONGEST_REASON: usize = 600;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -90,14 +93,22 @@ impl Default for Daemon {
 }
 
 impl Config {
-    /// Loads the configuration of the host whose root is `root`.
-    pub fn load(root: &Path) -> anyhow::Result<Self> {
+    /// Loads the configuration of the host whose root is `root`. `InvalidConfiguration` when a fragment
+    /// cannot be read or used; it is named, with the line where there is one.
+    pub fn load(root: &Path) -> Result<Self, Failure> {
+        Self::read(root).map_err(|error| {
+            let text = format!("the configuration is not usable: {}", one_line(&error));
+            Failure::new(ErrorCode::InvalidConfiguration, text)
+        })
+    }
+
+    fn read(root: &Path) -> anyhow::Result<Self> {
         let mut merged = Table::new();
         for path in fragments(root)? {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             // Each fragment is checked by itself first, so that an error names its file and line.
-            parse(&text).with_context(|| format!("{} is not usable", path.display()))?;
+            parse(&text).with_context(|| path.display().to_string())?;
             merge(&mut merged, toml::from_str(&text)?);
         }
         let config: Self = Value::Table(merged).try_into()?;
@@ -129,6 +140,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The parser draws the line that is wrong, with an arrow below; one line has to do.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}").replace(|c: char| c.is_control(), " ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(LONGEST_REASON).collect()
 }
 
 /// Reads one fragment.
@@ -216,10 +234,15 @@ mod tests {
             "[",
             "[download]\nconnections = 0",
             "[download]\nstall-seconds = 0",
+            "\u{1b}[2J = 3",
+            &"x".repeat(10_000),
         ] {
             let root = root(&[("etc/apt-ostree/config.toml", text)]);
-            let error = format!("{:#}", Config::load(root.path()).unwrap_err());
-            assert!(error.contains("config.toml") || error.contains("download."), "{error}");
+            let failure = Config::load(root.path()).unwrap_err();
+            assert_eq!(failure.code, ErrorCode::InvalidConfiguration);
+            let told = failure.message;
+            assert!(told.contains("config.toml") || told.contains("download."), "{told}");
+            assert!(!told.contains(char::is_control) && told.len() < 1_000, "{told:?}");
         }
     }
 }

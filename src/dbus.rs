@@ -1,7 +1,8 @@
 //! The bus: reads snapshots and sends messages to the coordinator, nothing else.
 //!
 //! Modules in reading order: [`manager`] and [`transaction`] are the interfaces, `options` reads
-//! callers' options, `authority` asks polkit, `relay` turns the coordinator's events into signals.
+//! callers' options, `authority` asks polkit, `relay` turns the coordinator's events into signals,
+//! `refusal` answers for a daemon that cannot serve.
 
 mod activity;
 mod authority;
@@ -9,11 +10,13 @@ mod error;
 mod manager;
 mod objects;
 mod options;
+mod refusal;
 mod relay;
 mod transaction;
 
 pub use activity::Activity;
 pub use error::Error;
+pub use refusal::refuse;
 
 use actix::Addr;
 use anyhow::Context as _;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use actix::Addr;
 use anyhow::Context as _;
 use apt_ostree::config::Config;
 use apt_ostree::dbus::{self, Activity};
@@ -15,8 +16,15 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
+use apt_ostree_proto::event::Event;
+use apt_ostree_proto::{ErrorCode, Failure};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// The exit status of a daemon that somebody has to help first: `EX_CONFIG` of sysexits.h(3head). The
+/// unit is not restarted for it.
+const CANNOT_SERVE: i32 = 78;
 
 fn main() {
     telemetry::begin("info");
@@ -28,7 +36,7 @@ fn main() {
             .expect("the kernel gives a process its epoll instance")
     });
     let status = match system.block_on(run()) {
-        Ok(()) => 0,
+        Ok(status) => status,
         Err(error) => {
             tracing::error!("{error:#}");
             1
@@ -38,10 +46,41 @@ fn main() {
     std::process::exit(status)
 }
 
-async fn run() -> anyhow::Result<()> {
-    let config = Config::load(Path::new("/")).context("the configuration is not usable")?;
+/// Serves, or says why it cannot; answers the exit status.
+async fn run() -> anyhow::Result<i32> {
     let bus = zbus::Connection::system().await.context("cannot reach the system bus")?;
-    let host = host::open(&bus).await.context("cannot open the host")?;
+    if !Path::new(paths::BOOTED).exists() {
+        let text = "this host was not booted from an OSTree deployment";
+        refuse(&bus, &Failure::new(ErrorCode::NotBooted, text)).await?;
+        return Ok(0);
+    }
+    let (config, unusable) = match Config::load(Path::new("/")) {
+        Ok(config) => (config, None),
+        Err(failure) => (Config::default(), Some(failure)),
+    };
+    let parts = match prepare(&bus, &config).await {
+        Ok(parts) => parts,
+        Err(failure) => return refuse(&bus, &failure).await,
+    };
+    // What was interrupted is put in order even where nothing new can be begun.
+    parts.coordinator.send(Recover).await??;
+    match unusable {
+        None => serve(&bus, &config, parts).await.map(|()| 0),
+        Some(failure) => refuse(&bus, &failure).await,
+    }
+}
+
+/// A coordinator that has not recovered yet, and what it publishes.
+struct Parts {
+    coordinator: Addr<Coordinator>,
+    events: UnboundedReceiver<Event>,
+}
+
+async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failure> {
+    let host = host::open(bus).await.map_err(|error| {
+        let text = format!("the daemon cannot work on this host: {error:#}");
+        Failure::new(ErrorCode::DaemonUnavailable, text)
+    })?;
     let (publish, events) = Publisher::channel();
     let environment = Environment {
         host,
@@ -50,11 +89,22 @@ async fn run() -> anyhow::Result<()> {
         publish,
         last_resort: LastResort::abort(),
     };
-    let coordinator = Coordinator::start_in(environment, settings(&config));
+    Ok(Parts { coordinator: Coordinator::start_in(environment, settings(config)), events })
+}
+
+/// Answers all callers with `failure` for a moment; answers the exit status.
+async fn refuse(bus: &zbus::Connection, failure: &Failure) -> anyhow::Result<i32> {
+    tracing::error!(code = %failure.code, "cannot serve: {failure}");
+    notify(NotifyState::Ready);
+    dbus::refuse(bus, failure).await?;
+    Ok(CANNOT_SERVE)
+}
+
+async fn serve(bus: &zbus::Connection, config: &Config, parts: Parts) -> anyhow::Result<()> {
+    let Parts { coordinator, events } = parts;
     let idle = Duration::from_secs(config.daemon.idle_exit_seconds);
     let activity = Activity::new(idle, Original::at(paths::DAEMON));
-    coordinator.send(Recover).await??;
-    dbus::serve(&bus, coordinator.clone(), events, activity.clone()).await?;
+    dbus::serve(bus, coordinator.clone(), events, activity.clone()).await?;
     notify(NotifyState::Ready);
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;

@@ -160,3 +160,37 @@ async fn a_method_that_waits_for_a_person_holds_up_no_signals() {
     assert_eq!(end.args().unwrap().outcome, Outcome::Committed.name());
     drop(held);
 }
+
+#[actix::test]
+async fn a_daemon_that_cannot_serve_answers_every_call_with_the_reason() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let guid = zbus::Guid::generate();
+    let daemon = Builder::unix_stream(ours).server(guid).unwrap().p2p().build();
+    let client = Builder::unix_stream(theirs).p2p().build();
+    let (daemon, client) = tokio::try_join!(daemon, client).unwrap();
+    let failure = apt_ostree_proto::Failure::new(
+        apt_ostree_proto::ErrorCode::InvalidConfiguration,
+        "line 2 is odd",
+    );
+    let mut calls = zbus::MessageStream::from(&daemon);
+    let refusals = refusal::answer_all(&daemon, &mut calls, &failure);
+    let manager = ManagerProxy::builder(&client)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await
+        .unwrap();
+    let calls = async {
+        let status = manager.get_status().await;
+        assert!(status.as_ref().unwrap_err().to_string().contains("line 2 is odd"), "{status:?}");
+        let names = [
+            error_name(status),
+            error_name(manager.apply_live(&HashMap::new()).await),
+            error_name(manager.version().await),
+        ];
+        for name in names {
+            assert_eq!(name, "org.aptostree1.Error.InvalidConfiguration");
+        }
+    };
+    let (ended, ()) = tokio::join!(refusals, calls);
+    ended.unwrap();
+}

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use apt_ostree_proto::TransactionId;
 
+/// There when OSTree booted the host: ostree-prepare-root(1).
+pub const BOOTED: &str = "/run/ostree-booted";
 /// State that survives a reboot: the journal and history database.
 pub const STATE_DIRECTORY: &str = "/var/lib/apt-ostree";
 /// State of this boot only.

@@ -129,5 +129,7 @@ fn a_host_that_ostree_did_not_boot_is_told_so_at_once() {
         let output = host.run(["apt-ostree"].iter().chain(arguments));
         refusal.assert_told("plain", &output);
     }
+    let (error, _) = host.call_refused("GetStatus", &());
+    assert_eq!(error, "org.aptostree1.Error.NotBooted");
     host.snapshot().assert_same_as(&before);
 }
