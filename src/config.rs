@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use apt_ostree_actors::journal::UPDATES_KEPT;
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -30,6 +31,8 @@ pub struct Config {
     pub health: Health,
     /// Services.
     pub services: Services,
+    /// Rollbacks.
+    pub rollback: Rollback,
     /// The daemon itself.
     pub daemon: Daemon,
 }
@@ -76,6 +79,21 @@ pub struct Services {
     /// instances of a template, `db@.service`. They run on with the code that they have, are
     /// reported as left, and take the new code at the next boot.
     pub never_restart: Vec<UnitName>,
+}
+
+/// `[rollback]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rollback {
+    /// How many updates can be undone; their trees stay on the disk, where they take the space of
+    /// the files in which they differ.
+    pub keep_updates: u32,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { keep_updates: 5 }
+    }
 }
 
 /// `[daemon]`
@@ -137,6 +155,9 @@ impl Config {
         }
         if self.health.dwell_seconds > 3_600 {
             bail!("health.dwell-seconds must be at most 3600");
+        }
+        if !(1..UPDATES_KEPT).contains(&self.rollback.keep_updates) {
+            bail!("rollback.keep-updates must be 1 to {}", UPDATES_KEPT - 1);
         }
         Ok(())
     }
@@ -234,6 +255,7 @@ mod tests {
             "[",
             "[download]\nconnections = 0",
             "[download]\nstall-seconds = 0",
+            "[rollback]\nkeep-updates = 0",
             "\u{1b}[2J = 3",
             &"x".repeat(10_000),
         ] {
@@ -241,7 +263,7 @@ mod tests {
             let failure = Config::load(root.path()).unwrap_err();
             assert_eq!(failure.code, ErrorCode::InvalidConfiguration);
             let told = failure.message;
-            assert!(told.contains("config.toml") || told.contains("download."), "{told}");
+            assert!(told.contains("config.toml") || told.contains(" must be "), "{told}");
             assert!(!told.contains(char::is_control) && told.len() < 1_000, "{told:?}");
         }
     }

@@ -138,6 +138,7 @@ fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         dwell: config.dwell(),
+        keep_updates: config.rollback.keep_updates,
         never_restart: config.services.never_restart.clone(),
     }
 }

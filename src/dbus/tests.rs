@@ -41,6 +41,7 @@ impl Peers {
             archives: state.path().join("archives"),
             download: Limits::default(),
             dwell: Duration::from_millis(1),
+            keep_updates: 3,
             never_restart: Vec::new(),
         };
         let (events_to, events) = Publisher::channel();

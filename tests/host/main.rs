@@ -7,6 +7,7 @@ mod bus;
 mod kernel;
 mod own_update;
 mod plan;
+mod points;
 mod power_cut;
 mod rollback;
 mod support;

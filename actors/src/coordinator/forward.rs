@@ -29,11 +29,6 @@ use crate::service::{
 use crate::supervisor::Workers;
 use crate::verification::VerifyPackage;
 
-/// How many finished updates keep their trees, so that they can be rolled back.
-const KEPT_UPDATES: u32 = 2;
-// Without its log, a tree is no way back.
-const _: () = assert!(KEPT_UPDATES < UPDATES_KEPT);
-
 /// Sends `message` and waits for the answer. A worker that panics is a failure of the step.
 pub(super) async fn ask<A, M, T>(worker: &Addr<A>, message: M) -> Result<T, Failure>
 where
@@ -316,11 +311,13 @@ impl Drive {
     async fn finalize(&mut self, workers: &Workers) -> Result<(), Failure> {
         let commit = self.committed()?.tree.commit.clone();
         let id = self.id;
+        // Without its log, a tree is no way back.
+        let earlier = self.parts.settings.keep_updates.min(UPDATES_KEPT - 1);
         let keep = self
             .parts
             .journal
             .with(move |journal| {
-                let kept = journal.newest_kept(KEPT_UPDATES)?.into_iter().map(|record| record.id);
+                let kept = journal.newest_kept(earlier)?.into_iter().map(|record| record.id);
                 Ok(std::iter::once(id).chain(kept).collect::<Vec<_>>())
             })
             .await?;

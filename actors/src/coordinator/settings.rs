@@ -16,6 +16,8 @@ pub struct Settings {
     pub download: Limits,
     /// How long touched units must stay healthy.
     pub dwell: Duration,
+    /// How many finished updates keep their trees, so that they can be rolled back.
+    pub keep_updates: u32,
     /// Units that are never restarted, whatever asks for it.
     pub never_restart: Vec<UnitName>,
 }

@@ -69,6 +69,7 @@ impl Daemon {
             archives: state.join("archives"),
             download: Limits::default(),
             dwell: Duration::from_secs(5),
+            keep_updates: 3,
             never_restart: Vec::new(),
         };
         let journal = SharedJournal::new(Journal::open(state).unwrap());
