@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::paths;
 
@@ -54,30 +54,78 @@ pub fn worker() -> io::Result<&'static Program> {
     Ok(WORKER.get_or_init(|| worker))
 }
 
+/// How much of two programs is compared at a time.
+const COMPARED_BYTES: usize = 64 << 10;
+
 /// Tells whether an update has replaced a program that runs.
 #[derive(Clone, Debug)]
 pub struct Original {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    file: Option<Arc<File>>,
+    /// The last other file that was looked at, and whether it was another program.
+    judged: Arc<Mutex<Option<(Identity, bool)>>>,
 }
+
+/// Device and inode.
+type Identity = (u64, u64);
 
 impl Original {
     /// The program at `path`, as it stands there now.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let identity = identity(&path);
-        Self { path, identity }
+        let file = File::open(&path).ok().map(Arc::new);
+        Self { path, file, judged: Arc::default() }
     }
 
-    /// Whether another file stands at the path. A path where nothing stood was never replaced.
+    /// Whether another program stands at the path, or none. The same one may be another file there: an
+    /// overlay over `/usr`, such as a merged system extension, gives every file a new identity. A path
+    /// where nothing stood was never replaced.
     pub fn is_replaced(&self) -> bool {
-        self.identity.is_some() && identity(&self.path) != self.identity
+        let Some(original) = &self.file else { return false };
+        self.is_other_than(original).unwrap_or(true)
+    }
+
+    fn is_other_than(&self, original: &File) -> io::Result<bool> {
+        let present = File::open(&self.path)?;
+        let identity = identity(&present)?;
+        if identity == self::identity(original)? {
+            return Ok(false);
+        }
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, is_other)) = *judged
+            && known == identity
+        {
+            return Ok(is_other);
+        }
+        let is_other = !have_same_contents(original, &present)?;
+        *judged = Some((identity, is_other));
+        Ok(is_other)
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+fn identity(file: &File) -> io::Result<Identity> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn have_same_contents(one: &File, other: &File) -> io::Result<bool> {
+    let size = one.metadata()?.len();
+    if size != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+    let mut offset = 0;
+    while offset < size {
+        let length =
+            usize::try_from(size - offset).map_or(COMPARED_BYTES, |l| l.min(COMPARED_BYTES));
+        one.read_exact_at(&mut ours[..length], offset)?;
+        other.read_exact_at(&mut theirs[..length], offset)?;
+        if ours[..length] != theirs[..length] {
+            return Ok(false);
+        }
+        offset += length as u64;
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -107,5 +155,27 @@ mod tests {
         let original = Original::at(directory.path().join("helper"));
         std::fs::write(directory.path().join("helper"), "").unwrap();
         assert!(!original.is_replaced());
+    }
+
+    #[test]
+    fn the_same_program_in_another_file_is_no_replacement() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("daemon");
+        let program = vec![7; 3 * COMPARED_BYTES + 5];
+        std::fs::write(&path, &program).unwrap();
+        let original = Original::at(&path);
+        let mut changed = program.clone();
+        *changed.last_mut().unwrap() = 8;
+        for (contents, is_replaced) in
+            [(&program, false), (&changed, true), (&program, false), (&program[..9].to_vec(), true)]
+        {
+            let new = directory.path().join("new");
+            std::fs::write(&new, contents).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+            assert_eq!(original.is_replaced(), is_replaced);
+            assert_eq!(original.is_replaced(), is_replaced, "the second look");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(original.is_replaced());
     }
 }
