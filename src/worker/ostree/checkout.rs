@@ -28,7 +28,7 @@ const PREPARED_FILE: &str = "prepared";
 pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Failure> {
     make_private()?;
     let lock = open_locked(ErrorCode::CommitFailed)?;
-    let repo = repository::open()?;
+    let repo = repository::open_to_write()?;
     repo.set_ref_immediate(
         None,
         &paths::live_ref(request.transaction),

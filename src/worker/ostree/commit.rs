@@ -41,7 +41,7 @@ pub(crate) fn commit(request: &CommitRequest) -> Result<CommittedTree, Failure> 
     let database = state.database()?;
     make_private()?;
     let lock = open_locked(ErrorCode::CommitFailed)?;
-    let repo = repository::open()?;
+    let repo = repository::open_to_write()?;
     let change = StagedChange {
         stage: Stage::of(request.transaction),
         deployment: booted.directory,
@@ -100,9 +100,6 @@ impl StagedChange {
                 NEVER,
             )
             .map_err(error("the commit cannot be written"))?;
-        // Before the objects get their names: one that a power cut left empty would be taken for
-        // good by the next commit.
-        repository::sync(repo)?;
         repo.transaction_set_ref(None, &paths::live_ref(request.transaction), Some(&commit));
         transaction.commit(NEVER).map_err(error("the commit cannot be stored"))?;
         commit_id(&commit)

@@ -10,14 +10,22 @@ use ostree::glib;
 /// Nothing is cancelled from inside: a cancelled worker is killed.
 pub(super) const NEVER: Option<&Cancellable> = Cancellable::NONE;
 
-/// Opens the host's repository. One `syncfs` at the end of each task stands in for libostree's
-/// many: what is not synced yet is named by no deployment.
+/// Opens the host's repository for what writes neither objects nor refs. One `syncfs` at the end of each task
+/// stands in for libostree's many: what is not synced yet is named by no deployment.
 pub(super) fn open() -> Result<ostree::Repo, Failure> {
+    let repo = open_to_write()?;
+    repo.set_disable_fsync(true);
+    Ok(repo)
+}
+
+/// Opens the host's repository to write objects or refs. Without its syncs libostree gives them their
+/// names before their content is on the disk: a power cut leaves an empty object, which the next commit
+/// takes for good. With them objects stand in a staging directory until all are on the disk.
+pub(super) fn open_to_write() -> Result<ostree::Repo, Failure> {
     let repo = ostree::Repo::new(&File::for_path(Path::new(paths::REPOSITORY)));
     repo.open(NEVER).map_err(|error| {
         failed(ErrorCode::CommitFailed, "the OSTree repository cannot be opened", &error)
     })?;
-    repo.set_disable_fsync(true);
     Ok(repo)
 }
 
