@@ -24,7 +24,11 @@ install_files() {
     install -D -m 755 -t "$root/usr/bin" "$output/apt-ostree"
     install -D -m 755 -t "$root/usr/libexec" "$output"/{apt-ostreed,apt-ostree-worker,apt-ostree-rescue}
     if [ "$profile" = dev ]; then strip --strip-debug "$root"/usr/bin/* "$root"/usr/libexec/*; fi
-    install -D -m 644 -t "$root/usr/lib/systemd/system" debian/apt-ostreed.service debian/apt-ostree.slice
+    install -D -m 644 -t "$root/usr/lib/systemd/system" debian/apt-ostreed.service debian/apt-ostree.slice \
+        debian/apt-ostree-recover.service
+    # Not by way of /etc, which may be what has to be put back.
+    install -d "$root/usr/lib/systemd/system/sysinit.target.wants"
+    ln -s ../apt-ostree-recover.service "$root/usr/lib/systemd/system/sysinit.target.wants/"
     install -D -m 644 -t "$root/usr/share/dbus-1/system-services" debian/org.aptostree1.service
     install -D -m 644 -t "$root/usr/share/dbus-1/system.d" debian/org.aptostree1.conf
     install -D -m 644 -t "$root/usr/share/polkit-1/actions" debian/org.aptostree1.policy

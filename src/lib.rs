@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod dbus;
+pub mod early;
 pub mod host;
 pub mod mount;
 pub mod telemetry;

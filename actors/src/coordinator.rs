@@ -38,6 +38,7 @@ pub use environment::{Environment, LastResort, Publisher};
 pub use read::{
     DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
 };
+pub use recovery::{Leftover, leftovers};
 pub use settings::Settings;
 
 use crate::blocking::SharedJournal;

@@ -100,6 +100,11 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Whether there is a journal in `directory`.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(DATABASE).exists()
+    }
+
     /// Begins a transaction and gives it its number. Durable when it returns.
     pub fn begin(
         &self,

@@ -293,7 +293,7 @@ impl Handler<ReloadManagers> for ServiceActor {
 const READ_BY_MANAGERS: &[&str] = &["systemd", "dbus-1", "init.d", "xdg", "fstab", "crypttab"];
 
 /// Whether a manager has to read it again. Reading everything takes longer than all else in a switch.
-fn is_read_by_managers(path: &Path) -> bool {
+pub fn is_read_by_managers(path: &Path) -> bool {
     path.iter().any(|name| READ_BY_MANAGERS.iter().any(|known| name == *known))
 }
 

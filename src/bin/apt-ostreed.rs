@@ -7,6 +7,7 @@ use actix::Addr;
 use anyhow::Context as _;
 use apt_ostree::config::Config;
 use apt_ostree::dbus::{self, Activity};
+use apt_ostree::early;
 use apt_ostree::host::programs::Original;
 use apt_ostree::host::{self, paths};
 use apt_ostree::telemetry;
@@ -35,7 +36,9 @@ fn main() {
             .build()
             .expect("the kernel gives a process its epoll instance")
     });
-    let status = match system.block_on(run()) {
+    let is_early = std::env::args_os().nth(1).is_some_and(|argument| argument == early::ARGUMENT);
+    let ended = if is_early { system.block_on(put_in_order()) } else { system.block_on(run()) };
+    let status = match ended {
         Ok(status) => status,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -44,6 +47,11 @@ fn main() {
     };
     // The actors' bus connections can only be dropped within the runtime, which outlives them so.
     std::process::exit(status)
+}
+
+async fn put_in_order() -> anyhow::Result<i32> {
+    early::put_in_order().await.context("the host is not what it should be")?;
+    Ok(0)
 }
 
 /// Serves, or says why it cannot; answers the exit status.

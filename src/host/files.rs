@@ -79,6 +79,9 @@ impl Files for HostFiles {
     }
 }
 
+/// Whose staging area [`FileTrees::carry_over`] uses: no transaction has this number.
+const CARRYING_OVER: TransactionId = TransactionId(0);
+
 /// The same on any directories, without entering a namespace.
 #[derive(Clone, Debug)]
 pub struct FileTrees {
@@ -148,6 +151,32 @@ impl FileTrees {
         ))?;
         planner.etc(etc, &old, &new)?;
         planner.finish()
+    }
+
+    /// Does to the live `/etc` what turned `old` into `new`, two directories: both are earlier states
+    /// of the same host's. What has changed in the live one too is left alone and named in the answer.
+    /// Idempotent: what an interrupted attempt did is found done.
+    pub fn carry_over(&self, old: &Path, new: &Path) -> PortResult<Vec<String>> {
+        self.discard(CARRYING_OVER)?;
+        let (old, new) = (prepare::open(old)?, prepare::open(new)?);
+        let never = CancellationToken::new();
+        let mut planner = Planner::new(&self.roots, CARRYING_OVER, &never)?.of_own_changes();
+        let etc = changes::of_trees(&new, &old).map_err(failed(
+            "compare two states of",
+            Placement::Etc,
+            Path::new(""),
+        ))?;
+        planner.etc(etc, &old, &new)?;
+        let delta = planner.finish()?;
+        let mut kept = self.apply(&delta)?;
+        kept.extend(delta.kept);
+        self.discard(CARRYING_OVER)?;
+        match std::fs::remove_dir(self.roots.live.join(CARRYING_OVER.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("tidy up after", Placement::Etc, Path::new(""))(error))
+            }
+            _ => Ok(kept),
+        }
     }
 
     /// See [`Files::apply`].

@@ -18,6 +18,8 @@ pub const SYSROOT: &str = "/sysroot";
 pub const REPOSITORY: &str = "/sysroot/ostree/repo";
 /// One directory a transaction: staging area, checkout, kept files of `/etc`.
 pub const LIVE_DIRECTORY: &str = "/sysroot/ostree/live";
+/// Copies of `/etc`, each named as the deployment that was made right after it was taken.
+pub const ETC_COPIES: &str = "/sysroot/ostree/live/etc-of";
 /// The daemon.
 pub const DAEMON: &str = "/usr/libexec/apt-ostreed";
 /// The worker, which holds the FFI.

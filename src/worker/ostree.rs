@@ -13,6 +13,7 @@ mod compare;
 mod conffiles;
 mod copy;
 mod deployment;
+mod etc_copy;
 mod file;
 mod lock;
 mod namespace;

@@ -12,4 +12,5 @@ mod power_cut;
 mod rollback;
 mod support;
 mod target;
+mod unclean_boot;
 mod update;

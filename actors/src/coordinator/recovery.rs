@@ -6,20 +6,21 @@
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{ErrorCode, Failure};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
 use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
 use super::{Parts, deadline};
-use crate::journal::{Entry, Payload, Recorded};
+use crate::journal::{Entry, Journal, Payload, Recorded};
 use crate::overlay::IsDeployed;
+use crate::port::Delta;
 use crate::saga::{Abort, Mark, is_past_pivot};
 use crate::supervisor::GetWorkers;
 
 /// Takes up every transaction that has not ended, newest first.
 pub(super) async fn recover(parts: &Parts, boot: Option<&BootId>) -> Result<(), Failure> {
-    let mut unfinished = parts.journal.with(super::super::journal::Journal::unfinished).await?;
+    let mut unfinished = parts.journal.with(Journal::unfinished).await?;
     unfinished.reverse();
     for recorded in unfinished {
         let (id, title) = (recorded.id, &recorded.title);
@@ -46,16 +47,51 @@ fn forget_processes(recorded: &mut Recorded) {
     }
 }
 
+/// What a transaction of an earlier boot may have left in `/etc` and `/var`.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    /// The transaction.
+    pub id: TransactionId,
+    /// What it was about to deploy: the update is kept if that boots next.
+    pub deploying: Option<CommitId>,
+    /// What its switch changed.
+    pub delta: Delta,
+}
+
+/// The switches of earlier boots that have not been undone and are not known to be kept, newest
+/// first. Changes nothing: that is recovery's.
+pub fn leftovers(journal: &Journal, boot: Option<&BootId>) -> Result<Vec<Leftover>, Failure> {
+    let mut unfinished = journal.unfinished()?;
+    unfinished.reverse();
+    let earlier = |recorded: &Recorded| recorded.boot.is_none() || recorded.boot.as_ref() != boot;
+    Ok(unfinished.iter().filter(|recorded| earlier(recorded)).filter_map(leftover).collect())
+}
+
+fn leftover(recorded: &Recorded) -> Option<Leftover> {
+    let marks = recorded.marks();
+    let has_switched = marks.contains(&Mark::Started(Step::Switch))
+        && !marks.contains(&Mark::Undone(Step::Switch));
+    if !has_switched || is_past_pivot(&recorded.steps, &marks) {
+        return None;
+    }
+    let facts = Facts::of(&recorded.entries);
+    let deploying = facts.deploying.filter(|_| was_deploying(&marks));
+    Some(Leftover { id: recorded.id, deploying, delta: facts.committed?.delta })
+}
+
+/// Once its undo is done the steps before may be undone too, whatever boots next.
+fn was_deploying(marks: &[Mark]) -> bool {
+    marks.contains(&Mark::Started(Step::Deploy)) && !marks.contains(&Mark::Undone(Step::Deploy))
+}
+
 /// Adds the entry that says which way to go.
 async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failure> {
     let marks = recorded.marks();
     if is_past_pivot(&recorded.steps, &marks) {
         return Ok(recorded);
     }
-    // Once its undo is done the steps before may be undone too, whatever boots next.
-    let was_deploying = marks.contains(&Mark::Started(Step::Deploy))
-        && !marks.contains(&Mark::Undone(Step::Deploy));
-    let entry = match Facts::of(&recorded.entries).deploying.filter(|_| was_deploying) {
+    let deploying = Facts::of(&recorded.entries).deploying;
+    let entry = match deploying.filter(|_| was_deploying(&marks)) {
         Some(commit) if is_deployed(parts, commit.clone()).await? => {
             Entry::new(Mark::Succeeded(Step::Deploy))
         }
@@ -67,7 +103,7 @@ async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failu
     Ok(recorded)
 }
 
-async fn is_deployed(parts: &Parts, commit: apt_ostree_proto::CommitId) -> Result<bool, Failure> {
+async fn is_deployed(parts: &Parts, commit: CommitId) -> Result<bool, Failure> {
     let workers =
         parts.supervisor.send(GetWorkers).await.map_err(|error| {
             Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)

@@ -31,6 +31,17 @@ pub(super) fn of_etc(path: &Path) -> Treatment {
     if path == Path::new("ld.so.cache") { Treatment::Generated } else { Treatment::Plain }
 }
 
+/// For a path of `/etc` that the host itself changed, not a package.
+pub(super) fn of_own_etc(path: &Path) -> Treatment {
+    let is_of_the_moment =
+        ["machine-id", "mtab", ".updated"].iter().any(|own| path == Path::new(own));
+    if is_of_the_moment || users::is_backup_or_lock(path) {
+        Treatment::LeftOut
+    } else {
+        Treatment::Plain
+    }
+}
+
 /// For a path of `/var`.
 pub(super) fn of_var(path: &Path) -> Treatment {
     if LEFT_OUT_OF_VAR.iter().any(|(left, _)| path.starts_with(left)) {

@@ -20,6 +20,7 @@ pub(super) struct Planner<'a> {
     roots: &'a Roots,
     transaction: TransactionId,
     cancel: &'a CancellationToken,
+    treatment_of_etc: fn(&Path) -> Treatment,
     etc: Root,
     var: Root,
     planned: Vec<Planned<'a>>,
@@ -53,12 +54,18 @@ impl<'a> Planner<'a> {
             roots,
             transaction,
             cancel,
+            treatment_of_etc: policy::of_etc,
             etc: open(&roots.etc)?,
             var: open(&roots.var)?,
             planned: Vec::new(),
             kept: Vec::new(),
             live_data: Vec::new(),
         })
+    }
+
+    /// For changes of `/etc` that are the host's own.
+    pub(super) fn of_own_changes(self) -> Self {
+        Self { treatment_of_etc: policy::of_own_etc, ..self }
     }
 
     pub(super) fn live(&self, place: Placement) -> &Root {
@@ -110,7 +117,7 @@ impl<'a> Planner<'a> {
         base: &Root,
         new: &'a Root,
     ) -> io::Result<PortResult<()>> {
-        let treatment = policy::of_etc(&change.path);
+        let treatment = (self.treatment_of_etc)(&change.path);
         if treatment == Treatment::LeftOut {
             return Ok(Ok(()));
         }

@@ -1,5 +1,6 @@
 //! Deltas on directories of a test's own: no privileges needed.
 
+mod carry_over;
 mod crashes;
 mod merge;
 mod reverse;

@@ -12,6 +12,7 @@ use ostree::{Deployment, Sysroot};
 
 use super::checkout::remove_live_tree;
 use super::deployment::{is_ours, write};
+use super::etc_copy;
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{NEVER, failed};
@@ -29,6 +30,7 @@ pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<(), Failure> {
         remove_tree(&paths::var_delta(*transaction))?;
     }
     drop_old_deployments(&sysroot)?;
+    etc_copy::clean_up(&sysroot.deployments())?;
     sysroot
         .cleanup(NEVER)
         .map_err(|error| failed(ErrorCode::Internal, "the repository cannot be pruned", &error))

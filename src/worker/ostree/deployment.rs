@@ -6,6 +6,7 @@ use apt_ostree_proto::{ErrorCode, Failure};
 use ostree::glib::KeyFile;
 use ostree::{Deployment, Sysroot, SysrootSimpleWriteDeploymentFlags, SysrootWriteDeploymentsOpts};
 
+use super::etc_copy;
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{NEVER, commit_id, failed};
@@ -27,6 +28,7 @@ pub(crate) fn deploy(request: &DeploymentRequest) -> Result<(), Failure> {
     let kargs = host.kernel_arguments();
     let kargs: Vec<&str> = kargs.iter().map(String::as_str).collect();
     let os_name = host.booted.osname();
+    etc_copy::take()?;
     let deployment = sysroot
         .deploy_tree(
             Some(&os_name),
@@ -39,6 +41,7 @@ pub(crate) fn deploy(request: &DeploymentRequest) -> Result<(), Failure> {
         .map_err(|error| {
             failed(ErrorCode::DeployFailed, "the commit cannot be deployed", &error)
         })?;
+    etc_copy::keep_for(&deployment, &host.booted)?;
     // Cleaning prunes the repository, which takes long: that is the clean-up's work.
     sysroot
         .simple_write_deployment(
