@@ -28,12 +28,14 @@ pub async fn open(bus: &zbus::Connection) -> anyhow::Result<Host> {
     let rescue = programs::Program::open(Path::new(paths::RESCUE), "apt-ostree-rescue")
         .with_context(|| format!("cannot open {}", paths::RESCUE))?;
     let limits = sandbox::Limits::default();
+    let tree = tree::OstreeTree::new();
+    tree.sweep_later();
     let processes: Rc<dyn Processes> = Rc::new(processes::ProcProcesses::new());
     Ok(Host {
         packages: Rc::new(packages::Apt::new(Rc::clone(&processes))),
         archive: Rc::new(archive::DebArchive::new()),
         http: Rc::new(http::HttpClient::of_host()),
-        tree: Rc::new(tree::OstreeTree::new()),
+        tree: Rc::new(tree),
         sandbox: Rc::new(sandbox::Bubblewrap::new(bus.clone(), limits)),
         mounts: Rc::new(mounts::KernelMounts::new(rescue)),
         files: Rc::new(files::HostFiles::new()),

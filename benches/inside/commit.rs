@@ -34,7 +34,8 @@ pub(super) fn run(rounds: u64) -> Result<Vec<f64>> {
 async fn one(transaction: TransactionId) -> Result<f64> {
     let context =
         StepContext { transaction, cancel: CancellationToken::new(), report: Reporter::silent() };
-    let base = OstreeTree::new().state().await?.running;
+    let tree = OstreeTree::new();
+    let base = tree.state().await?.running;
     let whose = TransactionRequest { transaction };
     let () = worker::run(task::STAGE, &whose, &context).await?;
     change(transaction)?;
@@ -50,8 +51,8 @@ async fn one(transaction: TransactionId) -> Result<f64> {
     let made: CommittedTree = worker::run(task::COMMIT, &request, &context).await?;
     let took = begun.elapsed().as_secs_f64() * 1000.0;
     ensure!(made.changed.len() >= CHANGED, "{} changed", made.changed.len());
-    let () = worker::run(task::DROP_STAGE, &whose, &context).await?;
-    let () = worker::run(task::DROP_COMMIT, &whose, &context).await?;
+    tree.drop_stage(transaction).await?;
+    tree.drop_commit(transaction).await?;
     Ok(took)
 }
 

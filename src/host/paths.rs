@@ -22,6 +22,8 @@ pub const LIVE_DIRECTORY: &str = "/sysroot/ostree/live";
 pub const ETC_COPIES: &str = "/sysroot/ostree/live/etc-of";
 /// The daemon.
 pub const DAEMON: &str = "/usr/libexec/apt-ostreed";
+/// What was moved aside from there, to be removed.
+pub const TRASH_DIRECTORY: &str = "/sysroot/ostree/live/trash";
 /// The worker, which holds the FFI.
 pub const WORKER: &str = "/usr/libexec/apt-ostree-worker";
 /// The static helper for mount calls, and the rescue guard.

@@ -3,12 +3,15 @@
 
 pub mod layout;
 pub mod metadata_key;
+pub mod mounted;
 pub mod mountinfo;
 pub mod state;
 pub mod task;
+pub mod trash;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use apt_ostree_actors::context::{Reporter, StepContext};
 use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Tree, TreeMetadata};
@@ -22,13 +25,18 @@ use self::task::{
     CheckOutRequest, CleanUpRequest, CommitRequest, DeploymentRequest, PrepareRequest,
     TargetRequest, TransactionRequest,
 };
-use super::worker;
+use super::{namespace, worker};
+
+/// How long what was moved aside stays: until whoever waits for the end of an unwind has it.
+const SWEEP_DELAY: Duration = Duration::from_secs(1);
 
 /// The trees of the host.
 #[derive(Clone, Debug, Default)]
 pub struct OstreeTree {
     state: StateReader,
     preparations: Arc<Mutex<BTreeMap<TransactionId, Preparation>>>,
+    /// Held by the one worker that removes what was moved aside.
+    sweeping: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A checkout of the running commit that is made while packages are installed, so that after the
@@ -43,6 +51,25 @@ impl OstreeTree {
     /// The host's own.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Removes in the background, a little later, what was moved aside: also by a daemon that ended
+    /// before it had removed it.
+    pub fn sweep_later(&self) {
+        let turn = Arc::clone(&self.sweeping);
+        tokio::spawn(async move {
+            tokio::time::sleep(SWEEP_DELAY).await;
+            let _turn = turn.lock().await;
+            let swept = match trash::entries() {
+                Ok(entries) if entries.is_empty() => return,
+                Ok(_) => worker::run(task::SWEEP, &(), &unattended(TransactionId(0))).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err::<(), Failure>(failure) = swept {
+                // The next sweep, or the next update's cleaning, tries again.
+                tracing::warn!(%failure, "what was moved aside could not be removed");
+            }
+        });
     }
 
     fn begin_preparation(&self, base: &CommitId, context: &StepContext) {
@@ -110,8 +137,9 @@ impl Tree for OstreeTree {
 
     async fn drop_stage(&self, transaction: TransactionId) -> PortResult<()> {
         self.end_preparation(transaction, true).await;
-        let request = TransactionRequest { transaction };
-        worker::run(task::DROP_STAGE, &request, &unattended(transaction)).await
+        namespace::in_host(move || trash::discard_stage(transaction)).await?;
+        self.sweep_later();
+        Ok(())
     }
 
     async fn commit(
@@ -145,8 +173,9 @@ impl Tree for OstreeTree {
 
     async fn drop_commit(&self, transaction: TransactionId) -> PortResult<()> {
         self.end_preparation(transaction, true).await;
-        let request = TransactionRequest { transaction };
-        worker::run(task::DROP_COMMIT, &request, &unattended(transaction)).await
+        namespace::in_host(move || trash::discard_checkout(transaction)).await?;
+        self.sweep_later();
+        Ok(())
     }
 
     async fn deploy(&self, commit: &CommitId, context: &StepContext) -> PortResult<()> {
@@ -177,6 +206,7 @@ impl Tree for OstreeTree {
 
     async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
         let request = CleanUpRequest { keep: keep.to_vec() };
+        let _turn = self.sweeping.lock().await;
         worker::run(task::CLEAN_UP, &request, &unattended(TransactionId(0))).await
     }
 }

@@ -23,11 +23,11 @@ mod staging;
 mod target;
 mod users;
 
-pub(crate) use self::checkout::{check_out, drop_commit, prepare};
-pub(crate) use self::clean_up::clean_up;
+pub(crate) use self::checkout::{check_out, prepare};
+pub(crate) use self::clean_up::{clean_up, sweep};
 pub(crate) use self::commit::commit;
 pub(crate) use self::deployment::{deploy, stage_deployment, undeploy};
 pub(crate) use self::file::read_file;
 pub(crate) use self::namespace::make_private;
-pub(crate) use self::staging::{drop_stage, stage};
+pub(crate) use self::staging::stage;
 pub(crate) use self::target::find_target;

@@ -21,6 +21,8 @@ pub const TRANSIENT_GROUP: &str = "libostree-transient";
 pub const OURS_KEY: &str = "apt-ostree";
 /// Where the commit of a live tree is noted, beside its checkout.
 pub const COMMIT_FILE: &str = "commit";
+/// The same of a checkout that was made for a commit to come.
+pub const PREPARED_FILE: &str = "prepared";
 
 /// A deployment's directory and what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,22 +8,20 @@ use serde::{Deserialize, Serialize};
 
 /// Makes a staging area: [`TransactionRequest`], answers nothing.
 pub const STAGE: &str = "tree-stage";
-/// Removes it: [`TransactionRequest`], answers nothing.
-pub const DROP_STAGE: &str = "tree-drop-stage";
 /// Checks the running commit out ahead of the commit: [`PrepareRequest`], answers nothing.
 pub const PREPARE: &str = "tree-prepare";
 /// Commits the staged change: [`CommitRequest`] to `CommittedTree`.
 pub const COMMIT: &str = "tree-commit";
 /// Checks a commit out: [`CheckOutRequest`] to `CommittedTree`.
 pub const CHECK_OUT: &str = "tree-check-out";
-/// Removes checkout and ref: [`TransactionRequest`], answers nothing.
-pub const DROP_COMMIT: &str = "tree-drop-commit";
 /// Makes a commit the next boot's default: [`DeploymentRequest`], answers nothing.
 pub const DEPLOY: &str = "tree-deploy";
 /// Removes its deployments: [`DeploymentRequest`], answers nothing.
 pub const UNDEPLOY: &str = "tree-undeploy";
 /// Stages it for the shutdown: [`DeploymentRequest`], answers nothing.
 pub const STAGE_DEPLOYMENT: &str = "tree-stage-deployment";
+/// Removes for good what was moved aside: is asked and answers nothing.
+pub const SWEEP: &str = "tree-sweep";
 /// Removes what earlier transactions left: [`CleanUpRequest`], answers nothing.
 pub const CLEAN_UP: &str = "tree-clean-up";
 /// Finds a ready tree: [`TargetRequest`] to `CommitId`.
@@ -31,7 +29,7 @@ pub const FIND_TARGET: &str = "tree-find-target";
 /// Reads one file of a commit: [`ReadFileRequest`] to [`ReadFileAnswer`].
 pub const READ_FILE: &str = "read-file";
 
-/// What [`STAGE`], [`DROP_STAGE`] and [`DROP_COMMIT`] are asked.
+/// What [`STAGE`] is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TransactionRequest {
     /// Whose directory.

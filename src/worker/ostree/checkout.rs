@@ -6,22 +6,18 @@ use std::path::{Path, PathBuf};
 
 use apt_ostree::host::paths;
 use apt_ostree::host::tree::mountinfo;
-use apt_ostree::host::tree::state::{COMMIT_FILE, DeploymentPath, StateReader};
-use apt_ostree::host::tree::task::{CheckOutRequest, PrepareRequest, TransactionRequest};
+use apt_ostree::host::tree::state::{COMMIT_FILE, DeploymentPath, PREPARED_FILE, StateReader};
+use apt_ostree::host::tree::task::{CheckOutRequest, PrepareRequest};
 use apt_ostree_actors::port::{CommittedTree, ReplacedFile, TreeIdentity};
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 use ostree::{Repo, RepoCheckoutAtOptions};
 
 use super::amend::amend;
-use super::clean_up::mounted_transactions;
 use super::compare::{Difference, compare};
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{self, NEVER, failed};
-use super::staging::{make_closed_directory, remove_if_empty, remove_tree};
-
-/// Notes the commit of a checkout that was made for a commit to come.
-const PREPARED_FILE: &str = "prepared";
+use super::staging::{make_closed_directory, remove_tree};
 
 /// Checks a commit out that is in the repository, unless a tree of it is there: a rollback goes back
 /// to the one that ran before.
@@ -183,19 +179,6 @@ fn replaced_files(paths: Vec<PathBuf>) -> Result<Vec<ReplacedFile>, Failure> {
     Ok(files.collect())
 }
 
-/// Removes a transaction's checkout and ref. Idempotent.
-pub(crate) fn drop_commit(request: &TransactionRequest) -> Result<(), Failure> {
-    let transaction = request.transaction;
-    if mounted_transactions()?.contains(&transaction) {
-        let message = format!("a process still has the tree of transaction {transaction} mounted");
-        return Err(Failure::new(ErrorCode::Busy, message));
-    }
-    make_private()?;
-    let repo = repository::open()?;
-    remove_live_tree(&repo, transaction)?;
-    remove_if_empty(transaction)
-}
-
 /// Removes checkout, note and ref; the note first, so that no half checkout is taken for whole.
 pub(super) fn remove_live_tree(repo: &Repo, transaction: TransactionId) -> Result<(), Failure> {
     for note in [COMMIT_FILE, PREPARED_FILE] {
@@ -208,6 +191,11 @@ pub(super) fn remove_live_tree(repo: &Repo, transaction: TransactionId) -> Resul
         }
     }
     remove_tree(&paths::checkout(transaction))?;
+    remove_ref(repo, transaction)
+}
+
+/// Removes a transaction's ref. Idempotent.
+pub(super) fn remove_ref(repo: &Repo, transaction: TransactionId) -> Result<(), Failure> {
     let reference = paths::live_ref(transaction);
     let gone = || repo.resolve_rev(&reference, true).map(|commit| commit.is_none());
     let removed = gone().and_then(|gone| {

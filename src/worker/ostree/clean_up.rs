@@ -5,16 +5,18 @@ use std::fs;
 use std::path::Path;
 
 use apt_ostree::host::paths;
-use apt_ostree::host::tree::mountinfo;
+use apt_ostree::host::tree::mounted::mounted_transactions;
 use apt_ostree::host::tree::task::CleanUpRequest;
+use apt_ostree::host::tree::trash;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
-use ostree::{Deployment, Sysroot};
+use ostree::{Deployment, Repo, Sysroot};
 
-use super::checkout::remove_live_tree;
+use super::checkout::{remove_live_tree, remove_ref};
 use super::deployment::{is_ours, write};
 use super::etc_copy;
 use super::lock::open_locked;
 use super::namespace::make_private;
+use super::repository;
 use super::repository::{NEVER, failed};
 use super::staging::remove_tree;
 
@@ -24,6 +26,7 @@ pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<(), Failure> {
     keep.extend(&request.keep);
     make_private()?;
     let sysroot = open_locked(ErrorCode::Internal)?;
+    empty_trash(&sysroot.repo())?;
     for transaction in known_transactions(&sysroot.repo())?.difference(&keep) {
         remove_live_tree(&sysroot.repo(), *transaction)?;
         remove_tree(&paths::live(*transaction))?;
@@ -36,8 +39,25 @@ pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<(), Failure> {
         .map_err(|error| failed(ErrorCode::Internal, "the repository cannot be pruned", &error))
 }
 
+/// Removes for good what was moved aside, and the refs that go with it. Idempotent.
+pub(crate) fn sweep() -> Result<(), Failure> {
+    make_private()?;
+    empty_trash(&repository::open()?)
+}
+
+fn empty_trash(repo: &Repo) -> Result<(), Failure> {
+    for (path, dropped) in trash::entries()? {
+        // First the ref: the directory is what says that it is to go.
+        if let Some(transaction) = dropped {
+            remove_ref(repo, transaction)?;
+        }
+        remove_tree(&path)?;
+    }
+    Ok(())
+}
+
 /// Transactions with a directory or a ref.
-fn known_transactions(repo: &ostree::Repo) -> Result<BTreeSet<TransactionId>, Failure> {
+fn known_transactions(repo: &Repo) -> Result<BTreeSet<TransactionId>, Failure> {
     let refs = repo.list_refs(Some("apt-ostree/live"), NEVER).map_err(|error| {
         failed(ErrorCode::Internal, "the repository's refs cannot be read", &error)
     })?;
@@ -58,34 +78,6 @@ fn numbered(directory: &Path) -> Vec<TransactionId> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .map(TransactionId)
         .collect()
-}
-
-/// Transactions whose tree any process's mount namespace shows.
-pub(super) fn mounted_transactions() -> Result<BTreeSet<TransactionId>, Failure> {
-    let processes = fs::read_dir("/proc").map_err(|error| {
-        Failure::caused(ErrorCode::Internal, "the processes cannot be listed", &error)
-    })?;
-    let mut seen = BTreeSet::new();
-    let mut mounted = BTreeSet::new();
-    for process in processes.flatten() {
-        // One look a namespace; processes that are gone by now hold nothing.
-        let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else { continue };
-        if !seen.insert(namespace) {
-            continue;
-        }
-        if let Ok(text) = fs::read_to_string(process.path().join("mountinfo")) {
-            let mounts = mountinfo::parse(&text);
-            mounted.extend(mounts.iter().filter_map(|mount| transaction_of(&mount.root)));
-        }
-    }
-    Ok(mounted)
-}
-
-/// The transaction whose directory a mount's root is in.
-fn transaction_of(root: &Path) -> Option<TransactionId> {
-    let names: Vec<&str> = root.iter().map(|name| name.to_str().unwrap_or("")).collect();
-    let start = names.windows(3).position(|pair| pair[0] == "ostree" && pair[1] == "live")?;
-    names[start + 2].parse().ok().map(TransactionId)
 }
 
 /// Deployments of ours stay if they are booted, boot next, are the way back from the booted one, or
@@ -136,18 +128,5 @@ mod tests {
         found.sort();
         assert_eq!(found, [TransactionId(7), TransactionId(12)]);
         assert_eq!(numbered(&directory.path().join("none")), []);
-    }
-
-    #[test]
-    fn a_mount_of_any_part_of_a_live_tree_holds_it() {
-        for (root, transaction) in [
-            ("/ostree/live/7/tree/usr", Some(7)),
-            ("/@/ostree/live/12/tree/usr/lib/modules", Some(12)),
-            ("/ostree/live", None),
-            ("/ostree/deploy/debian/deploy/x.0/usr", None),
-            ("/ostree/live/x/tree", None),
-        ] {
-            assert_eq!(transaction_of(Path::new(root)), transaction.map(TransactionId), "{root}");
-        }
     }
 }

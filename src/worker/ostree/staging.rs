@@ -6,11 +6,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
-use apt_ostree::host::paths;
 use apt_ostree::host::tree::layout::{SKELETON_DIRECTORIES, Stage};
 use apt_ostree::host::tree::state::StateReader;
 use apt_ostree::host::tree::task::TransactionRequest;
-use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use apt_ostree_proto::{ErrorCode, Failure};
 
 use super::copy::{copy_attributes, copy_tree};
 use super::lock::open_locked;
@@ -37,13 +36,6 @@ pub(crate) fn stage(request: &TransactionRequest) -> Result<(), Failure> {
     })
 }
 
-/// Removes the staging area. Idempotent.
-pub(crate) fn drop_stage(request: &TransactionRequest) -> Result<(), Failure> {
-    make_private()?;
-    remove_stage(&Stage::of(request.transaction))?;
-    remove_if_empty(request.transaction)
-}
-
 fn remove_stage(stage: &Stage) -> Result<(), Failure> {
     remove_tree(&stage.directory)
 }
@@ -55,25 +47,6 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => {
             let what = format!("\"{}\" cannot be removed", path.display());
-            Err(Failure::caused(ErrorCode::Internal, &what, &error))
-        }
-    }
-}
-
-/// Removes a transaction's directory once nothing is left in it.
-pub(super) fn remove_if_empty(transaction: TransactionId) -> Result<(), Failure> {
-    match fs::remove_dir(paths::live(transaction)) {
-        Ok(()) => Ok(()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Ok(())
-        }
-        Err(error) => {
-            let what = format!("the directory of transaction {transaction} cannot be removed");
             Err(Failure::caused(ErrorCode::Internal, &what, &error))
         }
     }
