@@ -67,6 +67,39 @@ impl Handler<FindTarget> for OverlayActor {
     }
 }
 
+/// Request: begin to make the new tree ready, in the background. [`DropTree`] is the undo.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct PrepareTree {
+    /// The running commit.
+    pub base: CommitId,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<PrepareTree> for OverlayActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: PrepareTree, _: &mut Self::Context) -> Self::Result {
+        let tree = Rc::clone(&self.tree);
+        Box::pin(async move { tree.prepare(&request.base, &request.context).await })
+    }
+}
+
+/// Request: remove the new tree, as far as it is made. The undo of [`PrepareTree`].
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct DropTree(pub TransactionId);
+
+impl Handler<DropTree> for OverlayActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: DropTree, _: &mut Self::Context) -> Self::Result {
+        let tree = Rc::clone(&self.tree);
+        Box::pin(async move { tree.drop_commit(request.0).await })
+    }
+}
+
 /// Request: make the private root that packages are installed in.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]

@@ -39,8 +39,8 @@ pub struct OstreeTree {
     sweeping: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A checkout of the running commit that is made while packages are installed, so that after the
-/// commit only the difference is left to check out.
+/// A checkout of the running commit that is made while packages are fetched and installed, so that
+/// after the commit only the difference is left to check out.
 #[derive(Debug)]
 struct Preparation {
     cancel: CancellationToken,
@@ -72,7 +72,11 @@ impl OstreeTree {
         });
     }
 
+    /// Does nothing when it was begun.
     fn begin_preparation(&self, base: &CommitId, context: &StepContext) {
+        if self.preparations().contains_key(&context.transaction) {
+            return;
+        }
         let request = PrepareRequest { transaction: context.transaction, base: base.clone() };
         let cancel = context.cancel.child_token();
         let context = StepContext {
@@ -117,6 +121,11 @@ impl Tree for OstreeTree {
     async fn find_target(&self, target: Option<&CommitId>) -> PortResult<CommitId> {
         let request = TargetRequest { target: target.cloned() };
         worker::run(task::FIND_TARGET, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn prepare(&self, base: &CommitId, context: &StepContext) -> PortResult<()> {
+        self.begin_preparation(base, context);
+        Ok(())
     }
 
     async fn stage(&self, base: &CommitId, context: &StepContext) -> PortResult<()> {

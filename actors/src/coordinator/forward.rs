@@ -19,7 +19,7 @@ use crate::health::{CheckHealth, RecordBaseline};
 use crate::journal::{Committed, Payload, UPDATES_KEPT};
 use crate::overlay::{
     CommitTree, DeployTree, DescribeHost, FinalizeTree, FindTarget, NewTree, PrepareSwitch,
-    StageTree, SwitchTree,
+    PrepareTree, StageTree, SwitchTree,
 };
 use crate::package::{ArchiveLock, Goal, InstallPackages, MakePlan};
 use crate::port::{Delta, TreeMetadata};
@@ -149,12 +149,14 @@ impl Drive {
 
     async fn download(&mut self, workers: &Workers) -> Result<(), Failure> {
         ask(&workers.package, ArchiveLock::Take).await?;
-        let changes = self.planned()?.changes.clone();
+        let Plan { base, changes, .. } = self.planned()?.clone();
         let (archives, limits) =
             (self.parts.settings.archives.clone(), self.parts.settings.download);
         let workers = workers.clone();
         self.reporting(async move |context| {
             let cancel = context.cancel.child_token();
+            // What it begins goes on while packages are installed, so it has the step's own context.
+            ask(&workers.overlay, PrepareTree { base, context: context.clone() }).await?;
             let context = StepContext { cancel, ..context };
             let (finished, files) = mpsc::unbounded_channel();
             let request =
@@ -217,9 +219,9 @@ impl Drive {
                     from_packages,
                     context: context.clone(),
                 };
-                let services = ask(&workers.service, effects).await?;
                 let prepare =
                     PrepareSwitch { transaction: context.transaction, tree: tree.clone() };
+                let services = ask(&workers.service, effects).await?;
                 ask(&workers.overlay, prepare).await?;
                 Ok(Committed { tree, delta, services })
             })

@@ -6,7 +6,7 @@ use apt_ostree_proto::step::Step;
 use super::drive::Drive;
 use super::forward::ask;
 use crate::journal::Committed;
-use crate::overlay::{DropCommit, DropStage, SwitchBack, Undeploy};
+use crate::overlay::{DropCommit, DropStage, DropTree, SwitchBack, Undeploy};
 use crate::package::{ArchiveLock, KillInstall};
 use crate::service::{ReloadManagers, RestoreUnits, StopStarted};
 use crate::supervisor::Workers;
@@ -21,7 +21,9 @@ impl Drive {
         match step {
             Step::Plan | Step::Verify | Step::CheckHealth | Step::Finalize => Ok(Vec::new()),
             Step::Download => {
-                ask(&workers.package, ArchiveLock::Release).await.map(|()| Vec::new())
+                // Both are tried: a tree that stays must not keep apt locked out.
+                let dropped = ask(&workers.overlay, DropTree(self.id)).await;
+                ask(&workers.package, ArchiveLock::Release).await.and(dropped).map(|()| Vec::new())
             }
             Step::Stage => ask(&workers.overlay, DropStage(self.id)).await.map(|()| Vec::new()),
             Step::Install => ask(&workers.package, KillInstall(self.id)).await.map(|()| Vec::new()),

@@ -19,6 +19,11 @@ pub trait Tree: std::fmt::Debug {
     /// Verifies the remote's signature where the remote demands one.
     async fn find_target(&self, target: Option<&CommitId>) -> PortResult<CommitId>;
 
+    /// Begins what can be made ready of the transaction's tree while its packages are fetched and
+    /// installed, and answers at once: [`Tree::commit`] makes up for what is not ready. Goes with
+    /// [`Tree::drop_commit`].
+    async fn prepare(&self, base: &CommitId, context: &StepContext) -> PortResult<()>;
+
     /// Makes the private root of a transaction: directories for the overlays' upper and work trees,
     /// and a snapshot of `/etc`.
     async fn stage(&self, base: &CommitId, context: &StepContext) -> PortResult<()>;

@@ -35,6 +35,8 @@ pub struct DiskState {
     pub deployed: Vec<CommitId>,
     /// The deployment that is staged.
     pub staged: Option<CommitId>,
+    /// Transactions with a tree that is not yet a commit's.
+    pub prepared: BTreeSet<TransactionId>,
     /// Transactions with a staging area.
     pub stages: BTreeSet<TransactionId>,
     /// Transactions with a commit and checkout.
@@ -68,6 +70,7 @@ impl SimDisk {
             mounted: Vec::new(),
             deployed: vec![booted],
             staged: None,
+            prepared: BTreeSet::new(),
             stages: BTreeSet::new(),
             checkouts: BTreeMap::new(),
             kept_files: BTreeSet::new(),
@@ -193,6 +196,14 @@ impl Tree for SimDisk {
             .await
     }
 
+    async fn prepare(&self, _: &CommitId, context: &StepContext) -> PortResult<()> {
+        self.call("tree.prepare", |state| {
+            state.prepared.insert(context.transaction);
+            Ok(())
+        })
+        .await
+    }
+
     async fn stage(&self, _: &CommitId, context: &StepContext) -> PortResult<()> {
         self.call("tree.stage", |state| {
             state.stages.insert(context.transaction);
@@ -217,6 +228,7 @@ impl Tree for SimDisk {
     ) -> PortResult<CommittedTree> {
         let commit = sim_commit(number_of(base) + context.transaction.0);
         self.call("tree.commit", |state| {
+            state.prepared.remove(&context.transaction);
             state.checkouts.insert(context.transaction, commit.clone());
             Ok(Self::checked_out(commit))
         })
@@ -238,6 +250,7 @@ impl Tree for SimDisk {
 
     async fn drop_commit(&self, transaction: TransactionId) -> PortResult<()> {
         self.call("tree.drop_commit", |state| {
+            state.prepared.remove(&transaction);
             state.checkouts.remove(&transaction);
             Ok(())
         })
@@ -276,6 +289,7 @@ impl Tree for SimDisk {
 
     async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
         self.call("tree.clean_up", |state| {
+            state.prepared.retain(|transaction| keep.contains(transaction));
             state.checkouts.retain(|transaction, _| keep.contains(transaction));
             state.stages.retain(|transaction| keep.contains(transaction));
             Ok(())
