@@ -221,9 +221,11 @@ impl Drive {
                 };
                 let prepare =
                     PrepareSwitch { transaction: context.transaction, tree: tree.clone() };
-                let services = ask(&workers.service, effects).await?;
-                ask(&workers.overlay, prepare).await?;
-                Ok(Committed { tree, delta, services })
+                // Both to their ends: an undo must not meet one that still runs.
+                let (services, prepared) =
+                    tokio::join!(ask(&workers.service, effects), ask(&workers.overlay, prepare));
+                prepared?;
+                Ok(Committed { tree, delta, services: services? })
             })
             .await?;
         Ok(Payload::Committed(Box::new(committed)))
