@@ -118,7 +118,7 @@ async fn download_packages(
     // The largest first: a large file that starts last would be waited for alone.
     changes.sort_by_key(|change| std::cmp::Reverse(size_of_file(change)));
     let cache = Cache::new(archives);
-    cache.prepare(&changes).await?;
+    let present = cache.prepare(&changes).await?;
     let uris: Vec<_> =
         changes.iter().filter_map(|c| c.file.as_ref()).flat_map(|file| file.uris.clone()).collect();
     http.configure(&uris, &context).await?;
@@ -131,6 +131,7 @@ async fn download_packages(
         http,
         packages,
         cache,
+        present,
         gates: HostGates::new(limits.connections_per_host),
         progress: Rc::clone(&progress),
         context: StepContext { cancel: cancel.clone(), ..context },

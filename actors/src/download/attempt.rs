@@ -87,7 +87,8 @@ pub(super) async fn attempt(
         transfer(&patience, file, uri, &mut partial, progress).await
     };
     let (resumed, length) = (partial.resumed_bytes(), partial.length_bytes());
-    let closed = partial.close().await.map_err(disk)?;
+    let wanted = transferred.is_ok().then(|| (file.sha256.clone(), session.cache.path(file)));
+    let closed = partial.close(wanted).await.map_err(disk)?;
     match transferred {
         Ok(()) => {}
         Err(Trouble::Mismatch(reason)) => {
@@ -110,7 +111,6 @@ pub(super) async fn attempt(
         let stale = resumed > 0;
         return Err(if stale { Trouble::StalePrefix(reason) } else { Trouble::Mismatch(reason) });
     }
-    closed.publish(session.cache.path(file)).await.map_err(disk)?;
     Ok(resumed)
 }
 
@@ -145,7 +145,7 @@ async fn transfer(
     } else if response.offset != offset {
         return Err(passing(format!("it sent bytes from {} on, not {offset}", response.offset)));
     }
-    partial.set_validator(response.validator.clone()).await.map_err(disk)?;
+    partial.set_validator(response.validator.clone());
     receive(patience, file, response, partial, progress).await
 }
 

@@ -1,5 +1,6 @@
 //! apt's archive cache: `archives/NAME` for whole files, `archives/partial/NAME` for the others.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -39,7 +40,9 @@ impl Cache {
     }
 
     /// Makes the directories, and refuses what could not be stored: `NoSpace` with the numbers.
-    pub(super) async fn prepare(&self, changes: &[PackageChange]) -> PortResult<()> {
+    /// Answers the names of the files in whose place one of the right size is: the others need not be
+    /// looked at again.
+    pub(super) async fn prepare(&self, changes: &[PackageChange]) -> PortResult<BTreeSet<String>> {
         let files: Vec<_> = changes.iter().filter_map(|change| change.file.clone()).collect();
         if let Some(file) = files.iter().find(|file| !is_plain_name(&file.cache_name)) {
             let name: String = file.cache_name.chars().take(80).collect();
@@ -51,16 +54,19 @@ impl Cache {
         run_blocking(move || directories.make_directories())
             .await
             .map_err(|error| self.failure("the directories cannot be made", 0, &error))?;
-        let (missing_bytes, free_bytes) = run_blocking(move || {
-            let missing = files.iter().map(|file| cache.missing_bytes(file)).sum::<u64>();
-            Ok((missing, free_bytes(&cache.archives)?))
+        let (present, missing_bytes, free_bytes) = run_blocking(move || {
+            let (present, others): (Vec<_>, Vec<_>) =
+                files.iter().partition(|file| cache.has_file_of_size(file));
+            let missing = others.iter().map(|file| cache.missing_bytes(file)).sum::<u64>();
+            let present = present.into_iter().map(|file| file.cache_name.clone()).collect();
+            Ok((present, missing, free_bytes(&cache.archives)?))
         })
         .await
         .map_err(|error| self.failure("the cache cannot be read", 0, &error))?;
         if missing_bytes > free_bytes {
             return Err(self.no_space(missing_bytes, free_bytes));
         }
-        Ok(())
+        Ok(present)
     }
 
     fn make_directories(&self) -> io::Result<()> {
@@ -79,14 +85,15 @@ impl Cache {
         }
     }
 
-    /// How much of the file has still to be stored. A cached file of the right size is taken for good
-    /// here; if it is not, its place is at least free again.
+    /// Whether something of the file's size is in its place. It is taken for good when room is counted;
+    /// if it is not, its place is at least free again.
+    fn has_file_of_size(&self, file: &PackageFile) -> bool {
+        length(&self.path(file)) == Some(file.size_bytes)
+    }
+
+    /// How much of the file has still to be stored.
     fn missing_bytes(&self, file: &PackageFile) -> u64 {
-        let length = |path: &Path| path.symlink_metadata().map_or(0, |found| found.len());
-        if length(&self.path(file)) == file.size_bytes {
-            return 0;
-        }
-        file.size_bytes.saturating_sub(length(&self.partial_path(file)))
+        file.size_bytes.saturating_sub(length(&self.partial_path(file)).unwrap_or(0))
     }
 
     /// Whether the whole file is there and has the right digest.
@@ -147,6 +154,10 @@ fn open_regular(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn length(path: &Path) -> Option<u64> {
+    path.symlink_metadata().ok().map(|found| found.len())
 }
 
 fn free_bytes(directory: &Path) -> io::Result<u64> {

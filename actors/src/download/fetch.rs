@@ -1,5 +1,6 @@
 //! One package's way through its mirrors.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Session {
     pub(super) http: Rc<dyn Http>,
     pub(super) packages: Rc<dyn Packages>,
     pub(super) cache: Cache,
+    /// The files in whose place one of the right size was.
+    pub(super) present: BTreeSet<String>,
     pub(super) gates: HostGates,
     pub(super) progress: Rc<Progress>,
     pub(super) context: StepContext,
@@ -66,7 +69,8 @@ pub(super) async fn fetch_package(
     }
     let name = change.name.as_str();
     let progress = session.progress.begin(&file.cache_name, name, file.size_bytes);
-    let cached_bytes = if holds(session, &file).await? {
+    let is_present = session.present.contains(&file.cache_name);
+    let cached_bytes = if is_present && holds(session, &file).await? {
         file.size_bytes
     } else {
         fetch_from_mirrors(session, &change, &file, &progress).await?

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::cache::run_blocking;
 
 /// How much is gathered before it is written: with one batch in memory and one on its way to the disk,
-/// sixteen transfers hold 8 MiB at most.
-const BATCH_BYTES: usize = 256 * 1024;
+/// sixteen transfers hold 16 MiB at most. Each batch wakes a thread and this one again, which on a
+/// fast network takes longer than to write a smaller one.
+const BATCH_BYTES: usize = 512 * 1024;
 /// How much is read at once while a prefix is hashed again.
 const READ_BYTES: usize = 128 * 1024;
 /// Where the validator stands.
@@ -42,6 +43,8 @@ pub(super) struct Partial {
     length_bytes: u64,
     resumed_bytes: u64,
     validator: Option<String>,
+    /// Whether the validator is still to be written, before the next bytes.
+    validator_is_new: bool,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,16 @@ enum Writing {
     Busy(JoinHandle<io::Result<Box<Writer>>>),
     /// An error lost it.
     Gone,
+}
+
+/// What one visit of the disk writes.
+#[derive(Debug)]
+struct Batch {
+    /// The validator of the bytes.
+    validator: Option<String>,
+    /// Whether it is another one than is kept.
+    validator_is_new: bool,
+    chunks: Vec<Bytes>,
 }
 
 #[derive(Debug)]
@@ -63,7 +76,6 @@ struct Writer {
 #[derive(Debug)]
 pub(super) struct Closed {
     path: PathBuf,
-    file: File,
     /// The digest of all of it.
     pub(super) sha256: Sha256,
 }
@@ -91,6 +103,7 @@ impl Partial {
                 length_bytes,
                 resumed_bytes: length_bytes,
                 validator,
+                validator_is_new: false,
             })
         })
         .await
@@ -128,15 +141,10 @@ impl Partial {
         Ok(())
     }
 
-    /// Keeps the validator of the answer that the bytes come from.
-    pub(super) async fn set_validator(&mut self, validator: Option<String>) -> io::Result<()> {
+    /// Keeps the validator of the answer that the next bytes come from: it is written before them.
+    pub(super) fn set_validator(&mut self, validator: Option<String>) {
         self.validator = validator.filter(|text| is_validator(text.as_bytes()));
-        let text = self.validator.clone();
-        let writer = self.take_writer().await?;
-        let writer =
-            run_blocking(move || keep_validator(&writer.file, text.as_deref()).map(|()| writer));
-        self.writer = Writing::Idle(writer.await?);
-        Ok(())
+        self.validator_is_new = true;
     }
 
     /// Adds bytes. Waits only when the disk is slower than the network by more than a batch.
@@ -149,17 +157,21 @@ impl Partial {
 
     async fn write_batch(&mut self) -> io::Result<()> {
         let mut writer = self.take_writer().await?;
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
+        let batch = self.take_batch();
         self.writer = Writing::Busy(tokio::task::spawn_blocking(move || {
-            for chunk in &batch {
-                writer.file.write_all_at(chunk, writer.length_bytes)?;
-                writer.digest.update(chunk);
-                writer.length_bytes += chunk.len() as u64;
-            }
+            writer.write(&batch)?;
             Ok(writer)
         }));
         Ok(())
+    }
+
+    fn take_batch(&mut self) -> Batch {
+        self.batch_bytes = 0;
+        Batch {
+            validator: self.validator.clone(),
+            validator_is_new: std::mem::take(&mut self.validator_is_new),
+            chunks: std::mem::take(&mut self.batch),
+        }
     }
 
     async fn take_writer(&mut self) -> io::Result<Box<Writer>> {
@@ -170,44 +182,60 @@ impl Partial {
         }
     }
 
-    /// Writes out what is left, and sets the file's time as apt does.
-    pub(super) async fn close(mut self) -> io::Result<Closed> {
-        self.write_batch().await?;
-        let writer = self.take_writer().await?;
+    /// Writes out what is left, and sets the file's time as apt does. A file with the digest that
+    /// `wanted` names is moved to the place that it names: all in one go, for most files are small.
+    pub(super) async fn close(mut self, wanted: Option<(Sha256, PathBuf)>) -> io::Result<Closed> {
+        let batch = self.take_batch();
+        let mut writer = self.take_writer().await?;
         let time = self.validator.as_deref().and_then(|text| httpdate::parse_http_date(text).ok());
         let path = self.path;
         run_blocking(move || {
+            writer.write(&batch)?;
             if let Some(time) = time {
                 writer.file.set_modified(time)?;
             }
             let Writer { file, digest, .. } = *writer;
             let sha256 = to_sha256(digest)?;
-            Ok(Closed { path, file, sha256 })
+            if let Some((_, place)) = wanted.filter(|(expected, _)| *expected == sha256) {
+                publish(&file, &path, &place)?;
+            }
+            Ok(Closed { path, sha256 })
         })
         .await
     }
 }
 
-impl Closed {
-    /// Moves the file to `path`, readable for all, as apt does.
-    pub(super) async fn publish(self, path: PathBuf) -> io::Result<()> {
-        run_blocking(move || {
-            rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))?;
-            match rustix::fs::fremovexattr(&self.file, VALIDATOR_ATTRIBUTE) {
-                Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => {}
-                Err(error) => return Err(error.into()),
-            }
-            // The directory belongs to apt's unprivileged user, who may have put something else here.
-            let written = self.file.metadata()?;
-            let found = std::fs::symlink_metadata(&self.path)?;
-            if (found.dev(), found.ino()) != (written.dev(), written.ino()) {
-                return Err(io::Error::other("another program replaced the file"));
-            }
-            std::fs::rename(&self.path, &path)
-        })
-        .await
+impl Writer {
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.validator_is_new {
+            keep_validator(&self.file, batch.validator.as_deref())?;
+        }
+        for chunk in &batch.chunks {
+            self.file.write_all_at(chunk, self.length_bytes)?;
+            self.digest.update(chunk);
+            self.length_bytes += chunk.len() as u64;
+        }
+        Ok(())
     }
+}
 
+/// Moves a file to its place, readable for all, as apt does.
+fn publish(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(0o644))?;
+    match rustix::fs::fremovexattr(file, VALIDATOR_ATTRIBUTE) {
+        Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // The directory belongs to apt's unprivileged user, who may have put something else here.
+    let written = file.metadata()?;
+    let found = std::fs::symlink_metadata(from)?;
+    if (found.dev(), found.ino()) != (written.dev(), written.ino()) {
+        return Err(io::Error::other("another program replaced the file"));
+    }
+    std::fs::rename(from, to)
+}
+
+impl Closed {
     /// Removes the file.
     pub(super) async fn discard(self) -> io::Result<()> {
         run_blocking(move || std::fs::remove_file(&self.path)).await
