@@ -67,7 +67,8 @@ impl Handler<FindTarget> for OverlayActor {
     }
 }
 
-/// Request: begin to make the new tree ready, in the background. [`DropTree`] is the undo.
+/// Request: begin to make the stage and the new tree, in the background. [`DropStage`] and
+/// [`DropTree`] are the undo.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct PrepareTree {
@@ -86,7 +87,7 @@ impl Handler<PrepareTree> for OverlayActor {
     }
 }
 
-/// Request: remove the new tree, as far as it is made. The undo of [`PrepareTree`].
+/// Request: remove the new tree, as far as it is made. A part of the undo of [`PrepareTree`].
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct DropTree(pub TransactionId);

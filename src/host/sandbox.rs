@@ -48,11 +48,13 @@ impl Bubblewrap {
     async fn run(&self, changes: &[PackageChange], context: &StepContext) -> PortResult<()> {
         let unit = InstallUnit::of(&self.bus, context.transaction);
         // What an interrupted attempt left would refuse the new unit's name.
-        unit.kill().await?;
+        let ended = unit.kill();
+        let ((), lower_usr, units) =
+            tokio::try_join!(ended, running_usr(), unit.states_of_all_units())?;
         let request = SandboxRequest {
             transaction: context.transaction,
-            lower_usr: running_usr().await?,
-            units: unit.states_of_all_units().await?,
+            lower_usr,
+            units,
             kernel_changes: changes.iter().any(|change| is_kernel(change.name.as_str())),
             install: InstallRequest {
                 changes: changes.to_vec(),

@@ -17,6 +17,7 @@ use apt_ostree_actors::context::{Reporter, StepContext};
 use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Tree, TreeMetadata};
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,12 +40,14 @@ pub struct OstreeTree {
     sweeping: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A checkout of the running commit that is made while packages are fetched and installed, so that
-/// after the commit only the difference is left to check out.
+/// What is made while packages are fetched and installed: the staging area, and a checkout of the
+/// running commit, so that after the commit only the difference is left to check out.
 #[derive(Debug)]
 struct Preparation {
     cancel: CancellationToken,
-    task: JoinHandle<PortResult<()>>,
+    tasks: [JoinHandle<()>; 2],
+    /// Tells what became of the staging area; none once somebody waits for it.
+    staged: Option<oneshot::Receiver<PortResult<()>>>,
 }
 
 impl OstreeTree {
@@ -77,30 +80,39 @@ impl OstreeTree {
         if self.preparations().contains_key(&context.transaction) {
             return;
         }
-        let request = PrepareRequest { transaction: context.transaction, base: base.clone() };
-        let cancel = context.cancel.child_token();
-        let context = StepContext {
-            cancel: cancel.clone(),
-            report: Reporter::silent(),
-            transaction: context.transaction,
-        };
         let transaction = context.transaction;
-        let task =
-            tokio::spawn(async move { worker::run(task::PREPARE, &request, &context).await });
-        self.preparations().insert(transaction, Preparation { cancel, task });
+        let cancel = context.cancel.child_token();
+        let context =
+            StepContext { transaction, cancel: cancel.clone(), report: Reporter::silent() };
+        let request = PrepareRequest { transaction, base: base.clone() };
+        let own = context.clone();
+        let checkout = tokio::spawn(async move {
+            let made: PortResult<()> = worker::run(task::PREPARE, &request, &own).await;
+            if let Err(failure) = made {
+                // Without it the whole tree is checked out after the commit.
+                tracing::info!(%failure, "the checkout was not prepared");
+            }
+        });
+        let (sender, staged) = oneshot::channel();
+        let stage = tokio::spawn(async move {
+            let request = TransactionRequest { transaction };
+            // Nobody listens when the transaction unwinds before it stages.
+            drop(sender.send(worker::run(task::STAGE, &request, &context).await));
+        });
+        let preparation = Preparation { cancel, tasks: [checkout, stage], staged: Some(staged) };
+        self.preparations().insert(transaction, preparation);
     }
 
-    /// Waits until nobody prepares the transaction's checkout any more.
+    /// Waits until nobody prepares anything for the transaction any more.
     async fn end_preparation(&self, transaction: TransactionId, cancel: bool) {
         let Some(preparation) = self.preparations().remove(&transaction) else { return };
         if cancel {
             preparation.cancel.cancel();
         }
-        match preparation.task.await {
-            Ok(Ok(())) => {}
-            // Without it the whole tree is checked out after the commit.
-            Ok(Err(failure)) => tracing::info!(%failure, "the checkout was not prepared"),
-            Err(error) => tracing::warn!(%error, "the checkout was not prepared"),
+        for task in preparation.tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "the new tree was not prepared");
+            }
         }
     }
 
@@ -138,10 +150,17 @@ impl Tree for OstreeTree {
             );
             return Err(Failure::new(ErrorCode::StalePlan, message));
         }
-        let request = TransactionRequest { transaction: context.transaction };
-        let () = worker::run(task::STAGE, &request, context).await?;
         self.begin_preparation(base, context);
-        Ok(())
+        let staged =
+            self.preparations().get_mut(&context.transaction).and_then(|p| p.staged.take());
+        if let Some(staged) = staged {
+            return staged.await.map_err(|error| {
+                Failure::caused(ErrorCode::Internal, "the staging area was not made", &error)
+            })?;
+        }
+        // Staged again: what was prepared went to an earlier attempt.
+        let request = TransactionRequest { transaction: context.transaction };
+        worker::run(task::STAGE, &request, context).await
     }
 
     async fn drop_stage(&self, transaction: TransactionId) -> PortResult<()> {

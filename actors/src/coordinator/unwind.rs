@@ -21,9 +21,11 @@ impl Drive {
         match step {
             Step::Plan | Step::Verify | Step::CheckHealth | Step::Finalize => Ok(Vec::new()),
             Step::Download => {
-                // Both are tried: a tree that stays must not keep apt locked out.
+                // All is tried: a tree that stays must not keep apt locked out.
+                let unstaged = ask(&workers.overlay, DropStage(self.id)).await;
                 let dropped = ask(&workers.overlay, DropTree(self.id)).await;
-                ask(&workers.package, ArchiveLock::Release).await.and(dropped).map(|()| Vec::new())
+                let released = ask(&workers.package, ArchiveLock::Release).await;
+                released.and(unstaged).and(dropped).map(|()| Vec::new())
             }
             Step::Stage => ask(&workers.overlay, DropStage(self.id)).await.map(|()| Vec::new()),
             Step::Install => ask(&workers.package, KillInstall(self.id)).await.map(|()| Vec::new()),

@@ -20,8 +20,8 @@ pub trait Tree: std::fmt::Debug {
     async fn find_target(&self, target: Option<&CommitId>) -> PortResult<CommitId>;
 
     /// Begins what can be made ready of the transaction's tree while its packages are fetched and
-    /// installed, and answers at once: [`Tree::commit`] makes up for what is not ready. Goes with
-    /// [`Tree::drop_commit`].
+    /// installed, and answers at once: [`Tree::stage`] and [`Tree::commit`] make up for what is not
+    /// ready. Goes with [`Tree::drop_stage`] and [`Tree::drop_commit`].
     async fn prepare(&self, base: &CommitId, context: &StepContext) -> PortResult<()>;
 
     /// Makes the private root of a transaction: directories for the overlays' upper and work trees,

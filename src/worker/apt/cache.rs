@@ -24,6 +24,12 @@ pub(super) fn open(config: &Config) -> Result<Cache, Failure> {
         ));
     }
     config.set("Dir::Cache::pkgcache", "");
+    if config.find_vector("APT::Architectures").is_empty() {
+        // Unless it is told, libapt runs dpkg for them whenever somebody asks.
+        let architectures = config.get_architectures();
+        let names: Vec<&str> = architectures.iter().map(String::as_str).collect();
+        config.set_vector("APT::Architectures", &names);
+    }
     new_cache!().map_err(|errors| {
         failure(ErrorCode::Internal, "the package lists cannot be read", &errors)
             .with_hint("Run apt-get update, and look at /etc/apt/sources.list.d.")
