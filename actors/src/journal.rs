@@ -1,7 +1,8 @@
 //! The journal and the history: one SQLite file.
 //!
 //! Durability: WAL with `synchronous=FULL`, so that an entry that was written survives a power cut
-//! (<https://sqlite.org/pragma.html#pragma_synchronous>); the directory is fsynced once the file is
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>); entries that no effect waits for are
+//! flushed with the next one. The directory is fsynced once the file is
 //! there. A ballast file stands beside it and is given up when the disk is full, so that an undo
 //! needs no new space.
 //!
@@ -133,8 +134,22 @@ impl Journal {
         .map(|id| TransactionId(id.unsigned_abs()))
     }
 
-    /// Adds one entry to a transaction's log. Durable when it returns.
+    /// Adds one entry to a transaction's log. Durable when it returns, with all before it, if
+    /// [`Mark::must_be_durable`] says so.
     pub fn append(&self, id: TransactionId, entry: &Entry) -> Result<(), Failure> {
+        if entry.mark.must_be_durable() {
+            return self.insert(id, entry);
+        }
+        // Within a WAL this leaves out the flush of each commit, and nothing else; the next entry's
+        // flush is one of the whole log.
+        let flushing =
+            |how| self.write(|connection| connection.pragma_update(None, "synchronous", how));
+        flushing("NORMAL")?;
+        let inserted = self.insert(id, entry);
+        flushing("FULL").and(inserted)
+    }
+
+    fn insert(&self, id: TransactionId, entry: &Entry) -> Result<(), Failure> {
         self.write(|connection| {
             connection.execute(
                 "INSERT INTO entries (transaction_id, mark, payload, at_milliseconds)

@@ -37,6 +37,26 @@ pub enum Mark {
     Reopened,
 }
 
+impl Mark {
+    /// Whether the entry has to be on the disk before the transaction goes on. The others get there
+    /// with the next one that has to, in their order: a power cut that loses them finds a step that
+    /// has no effect or was started only, and an undo that runs once more.
+    pub fn must_be_durable(self) -> bool {
+        let has_effect = |step| !matches!(step, Step::Plan | Step::Verify | Step::CheckHealth);
+        match self {
+            Self::Started(step) | Self::Undone(step) => has_effect(step),
+            Self::Succeeded(step) => step >= Step::Deploy,
+            Self::UndoStarted(_) => false,
+            Self::Failed(_)
+            | Self::Satisfied
+            | Self::Aborted(_)
+            | Self::UndoFailed(_)
+            | Self::Finished(_)
+            | Self::Reopened => true,
+        }
+    }
+}
+
 /// Why a transaction unwinds although no step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -244,6 +264,30 @@ mod tests {
     use Mark::{Aborted, Failed, Finished, Started, Succeeded, UndoFailed, UndoStarted, Undone};
 
     const STEPS: &[Step] = Step::FROM_PACKAGES;
+
+    #[test]
+    fn a_log_without_its_last_entries_that_need_not_be_durable_has_nothing_started_less() {
+        let effects = [Step::Download, Step::Stage, Step::Install, Step::Commit, Step::StopUnits];
+        for step in effects.into_iter().chain([Step::Switch, Step::StartUnits, Step::Deploy]) {
+            assert!(Started(step).must_be_durable(), "{step}");
+        }
+        let pivoted = run(STEPS, |command| match command {
+            Command::Run(step) => vec![Started(step), Succeeded(step)],
+            other => panic!("{other:?}"),
+        });
+        // A power cut at any point: what is found afterwards leads to the same side of the pivot.
+        for end in 1..pivoted.len() {
+            let durable =
+                (0..end).rev().find(|at| pivoted[*at].must_be_durable()).map_or(0, |at| at + 1);
+            let (whole, found) = (&pivoted[..end], &pivoted[..durable]);
+            assert_eq!(is_past_pivot(STEPS, whole), is_past_pivot(STEPS, found), "{whole:?}");
+            let effects = |log: &[Mark]| {
+                let effect = |mark: &&Mark| matches!(mark, Started(step) if Started(*step).must_be_durable());
+                log.iter().filter(effect).copied().collect::<Vec<_>>()
+            };
+            assert_eq!(effects(whole), effects(found), "{whole:?}");
+        }
+    }
 
     fn run(steps: &[Step], mut answer: impl FnMut(Command) -> Vec<Mark>) -> Vec<Mark> {
         let mut log = Vec::new();

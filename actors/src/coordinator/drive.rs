@@ -387,7 +387,7 @@ impl Drive {
         })
     }
 
-    /// Makes an entry durable, then takes it in.
+    /// Writes an entry, durably where anything depends on it, then takes it in.
     async fn log(&mut self, entry: Entry) -> Result<(), Failure> {
         let (id, written) = (self.id, entry.clone());
         self.parts.journal.write(move |journal| journal.append(id, &written)).await?;

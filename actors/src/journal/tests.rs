@@ -51,6 +51,27 @@ fn what_was_written_is_there_after_opening_again() {
 }
 
 #[test]
+fn every_entry_is_read_back_in_order_and_flushing_stays_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
+    let id = begin(&journal);
+    let marks = [
+        Mark::Started(Step::Plan),
+        Mark::Succeeded(Step::Plan),
+        Mark::Started(Step::Download),
+        Mark::Failed(Step::Download),
+        Mark::UndoStarted(Step::Download),
+    ];
+    for mark in marks {
+        journal.append(id, &Entry::new(mark)).unwrap();
+        let level: i64 =
+            journal.connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        assert_eq!(level, 2, "{mark:?}");
+    }
+    assert_eq!(journal.recorded(id).unwrap().unwrap().marks(), marks);
+}
+
+#[test]
 fn numbers_are_never_given_twice() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path()).unwrap();
