@@ -198,7 +198,8 @@ impl Handler<StartUnits> for ServiceActor {
 }
 
 /// Request: stop the units that run now and did not before, while the new tree with their unit files
-/// is still there. Undo of [`StartUnits`], idempotent; [`RestoreUnits`] does the rest.
+/// is still there. Undo of [`StartUnits`], idempotent; [`RestoreUnits`] does the rest. Nothing is done
+/// while the host shuts down: its next boot starts everything.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct StopStarted {
@@ -216,6 +217,9 @@ impl Handler<StopStarted> for ServiceActor {
     fn handle(&mut self, request: StopStarted, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
         Box::pin(async move {
+            if systemd.is_stopping().await? {
+                return Ok(());
+            }
             restore::stop_started(
                 systemd.as_ref(),
                 &request.before,
@@ -229,7 +233,8 @@ impl Handler<StopStarted> for ServiceActor {
 
 /// Request: bring every touched unit back to its recorded state, once the old tree is back: what ran
 /// before runs again, on old code; what did not run is stopped. Goes on past a unit that fails and
-/// then answers that failure. Undo of [`StopUnits`], idempotent; not cancellable.
+/// then answers that failure. Undo of [`StopUnits`], idempotent; not cancellable. Nothing is done while
+/// the host shuts down: its next boot starts everything.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct RestoreUnits {
@@ -247,6 +252,9 @@ impl Handler<RestoreUnits> for ServiceActor {
     fn handle(&mut self, request: RestoreUnits, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
         Box::pin(async move {
+            if systemd.is_stopping().await? {
+                return Ok(());
+            }
             let result = restore::restore(
                 systemd.as_ref(),
                 &request.before,
@@ -279,7 +287,8 @@ impl Handler<ReloadManagers> for ServiceActor {
             if !fragments.is_empty() {
                 systemd.create_tmpfiles(&fragments).await?;
             }
-            if request.changed.iter().any(|path| is_read_by_managers(path)) {
+            let is_read = request.changed.iter().any(|path| is_read_by_managers(path));
+            if is_read && !systemd.is_stopping().await? {
                 systemd.reload_managers().await?;
             }
             Ok(())

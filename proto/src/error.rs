@@ -94,6 +94,8 @@ codes! {
     StateUnreadable => "See the journal: journalctl -u apt-ostreed.",
     /// A step took longer than any that still gets somewhere.
     TimedOut => "See what it waited for: apt-ostree show ID, journalctl -u apt-ostreed.",
+    /// The connection to the system bus broke: units can neither be asked nor told.
+    BusLost => "See the journal: journalctl -u dbus -u apt-ostreed.",
     /// Something that should not happen.
     Internal => "Report this with the output of journalctl -u apt-ostreed.",
 }

@@ -13,7 +13,7 @@ use apt_ostree::host::{self, paths};
 use apt_ostree::telemetry;
 use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::coordinator::{
-    Coordinator, Environment, LastResort, Publisher, Quiesce, Recover, Settings,
+    Coordinator, Environment, LastResort, Publisher, Quiesce, Recover, Settings, WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
@@ -126,7 +126,12 @@ async fn serve(bus: &zbus::Connection, config: &Config, parts: Parts) -> anyhow:
     if !is_idle {
         tracing::info!("asked to stop");
         // Clients see how their transaction ends: the name stays until it has.
+        let is_at_work = coordinator.send(WatchTransaction).await?.is_some();
         coordinator.send(Quiesce).await?;
+        if is_at_work {
+            // A question that nobody answers would have the bus start another daemon.
+            activity.farewell().await;
+        }
     }
     // Calls that come from here on start another daemon.
     bus.release_name(apt_ostree_proto::dbus::BUS_NAME).await.context("cannot leave the bus")?;

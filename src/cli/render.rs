@@ -214,7 +214,7 @@ fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
             size.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    writeln!(out, "{table}")
+    writeln!(out, "{}", table.trim_fmt())
 }
 
 fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
@@ -317,7 +317,7 @@ pub(super) fn history(out: &mut dyn Write, records: &Vec<HistoryRecord>) -> io::
             format!("{:.1}", seconds(record.duration_milliseconds)),
         ]);
     }
-    writeln!(out, "{table}")
+    writeln!(out, "{}", table.trim_fmt())
 }
 
 fn date(seconds: i64) -> String {

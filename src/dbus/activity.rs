@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::host::programs::Original;
 
-/// How long a daemon stays that an update has replaced: clients still ask it how that update ended.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a daemon stays whose last transaction has ended: clients still ask it how.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Told of every call; heard by whoever waits for the daemon to be idle.
 #[derive(Clone, Debug)]
@@ -37,7 +37,16 @@ impl Activity {
 
     /// Returns once no call has come for long enough.
     pub async fn idle(&self) {
-        let quiet = || if self.is_superseded() { FAREWELL.min(self.quiet) } else { self.quiet };
+        self.none_for(|| if self.is_superseded() { FAREWELL.min(self.quiet) } else { self.quiet })
+            .await;
+    }
+
+    /// Returns once nobody asks any more how a transaction ended.
+    pub async fn farewell(&self) {
+        self.none_for(|| FAREWELL).await;
+    }
+
+    async fn none_for(&self, quiet: impl Fn() -> Duration) {
         while tokio::time::timeout(quiet(), self.called.notified()).await.is_ok() {}
     }
 }

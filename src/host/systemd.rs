@@ -54,7 +54,9 @@ impl SystemdManager {
 
 /// A failure of a question to the manager.
 fn failure(what: &str, error: &zbus::Error) -> Failure {
-    Failure::caused(ErrorCode::UnitFailed, what, error)
+    let is_lost = matches!(error, zbus::Error::InputOutput(_));
+    let code = if is_lost { ErrorCode::BusLost } else { ErrorCode::UnitFailed };
+    Failure::caused(code, what, error)
 }
 
 /// Waits for the manager's answer, at most [`ANSWER_TIMEOUT`].
@@ -116,6 +118,11 @@ impl Systemd for SystemdManager {
     ) -> PortResult<JobOutcome> {
         let queue = self.manager.reload_or_restart_unit(unit.as_str(), Mode::Replace);
         self.jobs.run(&self.manager, unit, queue, timeout).await
+    }
+
+    async fn is_stopping(&self) -> PortResult<bool> {
+        let state = self.manager.inner().get_property::<String>("SystemState");
+        answered("its state", state).await.map(|state| state == "stopping")
     }
 
     async fn reset_failed(&self, unit: &UnitName) -> PortResult<()> {

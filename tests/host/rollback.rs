@@ -114,6 +114,67 @@ fn a_daemon_that_is_killed_in_mid_update_puts_the_host_back_when_it_starts_again
 }
 
 #[test]
+fn a_daemon_that_is_asked_to_stop_in_mid_update_puts_the_host_back_first() {
+    let host = Host::boot_to_update();
+    host.configure(LONG_DWELL);
+    host.mirror().publish(&Repository::hello(2));
+    let before = host.snapshot();
+    for step in ["install", "check-health"] {
+        let mut listener = host.listen();
+        let client = begin(&host);
+        listener.wait_until(|told| told.begins(step));
+        host.shell("systemctl stop apt-ostreed");
+        assert_eq!(host.shell("systemctl show -P Result apt-ostreed"), "success\n");
+        let output = end(client);
+        assert_eq!(output.code, Some(3), "{step}: {}", output.stderr);
+        assert_eq!(listener.outcome(), "rolled-back", "{step}");
+        is_as(&host, &before, "rolled-back", "Interrupted");
+    }
+}
+
+#[test]
+fn a_host_that_is_rebooted_in_mid_update_boots_the_old_tree() {
+    let host = Host::boot_to_update();
+    host.configure(LONG_DWELL);
+    host.mirror().publish(&Repository::hello(2));
+    // The snapshot is of a host that has booted with this configuration.
+    host.reboot();
+    let before = host.snapshot();
+    for step in ["install", "check-health"] {
+        let mut listener = host.listen();
+        let client = begin(&host);
+        listener.wait_until(|told| told.begins(step));
+        let lock = host.shell("systemd-inhibit --list --no-legend");
+        assert_eq!(lock.contains("apt-ostree"), step == "check-health", "{lock}");
+        host.reboot();
+        end(client);
+        host.recovered_record();
+        host.snapshot().assert_same_as(&before);
+        // A service that the shutdown stops first looks unhealthy.
+        assert_eq!(host.newest_record()["outcome"], "rolled-back");
+        assert_eq!(host.version_of("hello-svc"), "1");
+    }
+    host.shell("ostree fsck --quiet");
+}
+
+#[test]
+fn a_daemon_that_loses_the_bus_in_mid_update_puts_the_host_back_when_it_is_there_again() {
+    let host = Host::boot_to_update();
+    host.configure(LONG_DWELL);
+    host.mirror().publish(&Repository::hello(2));
+    let before = host.snapshot();
+    let mut listener = host.listen();
+    let client = begin(&host);
+    listener.wait_until(|told| told.begins("check-health"));
+    host.shell("systemctl kill --kill-whom=main --signal=KILL dbus");
+    end(client);
+    host.recovered_record();
+    let record = host.newest_record();
+    assert_eq!(record["outcome"], "rolled-back", "{record}");
+    host.snapshot().assert_same_as(&before);
+}
+
+#[test]
 fn a_host_that_loses_its_power_in_mid_update_boots_the_old_tree() {
     let host = Host::boot_to_update();
     host.mirror().publish(&Repository::hello(2));

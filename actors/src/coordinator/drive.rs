@@ -152,6 +152,14 @@ impl Drive {
         std::future::pending().await
     }
 
+    /// Without the bus nothing can be done about units, an undo included: the next daemon has it
+    /// back.
+    async fn go_on_with_the_bus(&self, failure: &Failure) {
+        if failure.code == ErrorCode::BusLost {
+            self.end_process(&failure.message).await;
+        }
+    }
+
     /// Does what comes next; answers the record once the transaction has ended. An error is one of
     /// the journal.
     async fn advance(&mut self) -> Result<Option<HistoryRecord>, Failure> {
@@ -272,6 +280,7 @@ impl Drive {
     }
 
     async fn step_failed(&mut self, step: Step, failure: Failure) -> Result<(), Failure> {
+        self.go_on_with_the_bus(&failure).await;
         let failure = match self.interruption.tripped() {
             Some(why) if failure.code == ErrorCode::Cancelled => {
                 self.abort(why).await?;
@@ -325,6 +334,7 @@ impl Drive {
                     self.log(Entry::new(Mark::Undone(step)).with(payload)).await
                 }
                 Err(failure) => {
+                    self.go_on_with_the_bus(&failure).await;
                     told::undo_failed(self.id, step, &failure);
                     let payload = Payload::Failure(failure);
                     self.log(Entry::new(Mark::UndoFailed(step)).with(payload)).await

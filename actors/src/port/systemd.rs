@@ -37,6 +37,9 @@ pub trait Systemd: std::fmt::Debug {
     async fn reload_or_restart(&self, unit: &UnitName, timeout: Duration)
     -> PortResult<JobOutcome>;
 
+    /// Whether the host shuts down: every unit is being stopped, and none can be started any more.
+    async fn is_stopping(&self) -> PortResult<bool>;
+
     /// Clears a unit's failed state, so that start limits do not stand in the way.
     async fn reset_failed(&self, unit: &UnitName) -> PortResult<()>;
 

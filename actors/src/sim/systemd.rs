@@ -349,6 +349,10 @@ impl Systemd for SimSystemd {
         self.around("systemd.states", effect).await
     }
 
+    async fn is_stopping(&self) -> PortResult<bool> {
+        self.around("systemd.is_stopping", async { Ok(false) }).await
+    }
+
     async fn list(&self) -> PortResult<BTreeMap<UnitName, UnitState>> {
         let effect = async {
             let names: BTreeSet<UnitName> = {

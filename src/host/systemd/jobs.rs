@@ -166,7 +166,7 @@ fn id_of(job: &OwnedObjectPath) -> Option<u32> {
 }
 
 fn connection_lost() -> Failure {
-    Failure::new(ErrorCode::UnitFailed, "the connection to the service manager was lost")
+    Failure::new(ErrorCode::BusLost, "the connection to the service manager was lost")
 }
 
 /// The manager's refusal in a word, when `error` is an answer of the manager and no failure to reach
