@@ -30,6 +30,15 @@ pub fn mounted_transactions() -> PortResult<BTreeSet<TransactionId>> {
     Ok(mounted)
 }
 
+/// Whether process 1 sees the transaction's tree, and with it whoever has no mounts of its own.
+pub(super) fn is_mounted_on_host(transaction: TransactionId) -> PortResult<bool> {
+    let text = fs::read_to_string("/proc/1/mountinfo").map_err(|error| {
+        Failure::caused(ErrorCode::Internal, "what is mounted cannot be read", &error)
+    })?;
+    let mounts = mountinfo::parse(&text);
+    Ok(mounts.iter().any(|mount| transaction_of(&mount.root) == Some(transaction)))
+}
+
 /// The transaction whose directory a mount's root is in.
 fn transaction_of(root: &Path) -> Option<TransactionId> {
     let names: Vec<&str> = root.iter().map(|name| name.to_str().unwrap_or("")).collect();

@@ -13,7 +13,7 @@ use apt_ostree_actors::port::PortResult;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::mounted::mounted_transactions;
+use super::mounted::{is_mounted_on_host, mounted_transactions};
 use super::state::{COMMIT_FILE, PREPARED_FILE};
 use crate::host::paths;
 
@@ -31,12 +31,17 @@ pub(super) fn discard_stage(transaction: TransactionId) -> PortResult<()> {
 }
 
 /// Moves a transaction's checkout aside, its notes first, so that no half checkout is taken for
-/// whole. Refuses while a process has it mounted: removed later, it would be empty there. Idempotent.
-/// To be called where `/sysroot` is writable.
+/// whole. Refuses while the host has it mounted. Where only a process has that began under it and has
+/// mounts of its own, it stays until a clean-up finds it free: removed, it would be empty there.
+/// Idempotent. To be called where `/sysroot` is writable.
 pub(super) fn discard_checkout(transaction: TransactionId) -> PortResult<()> {
-    if mounted_transactions()?.contains(&transaction) {
-        let message = format!("a process still has the tree of transaction {transaction} mounted");
+    if is_mounted_on_host(transaction)? {
+        let message = format!("the tree of transaction {transaction} is still mounted");
         return Err(Failure::new(ErrorCode::Busy, message));
+    }
+    if mounted_transactions()?.contains(&transaction) {
+        tracing::warn!(%transaction, "a process keeps the tree; a later clean-up removes it");
+        return Ok(());
     }
     let discard = || -> io::Result<()> {
         for note in [COMMIT_FILE, PREPARED_FILE] {
