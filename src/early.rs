@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use apt_ostree_actors::coordinator::leftovers;
 use apt_ostree_actors::journal::Journal;
-use apt_ostree_actors::port::{Files as _, PortResult};
+use apt_ostree_actors::port::PortResult;
 use apt_ostree_actors::service::is_read_by_managers;
 use apt_ostree_proto::{ErrorCode, Failure};
 use tokio::process::Command;
 
-use crate::host::files::{FileTrees, HostFiles, Roots};
+use crate::host::files::{FileTrees, Roots};
 use crate::host::tree::state::{DeploymentPath, StateReader};
 use crate::host::{self, namespace, paths};
 
@@ -29,28 +29,26 @@ pub const PREVIOUS: &str = "previous";
 const LONGEST_RELOAD: Duration = Duration::from_secs(90);
 
 /// Puts back what an interrupted switch changed, and carries over what was edited in `/etc` after the
-/// booted deployment had been made. Idempotent; neither excuses the other from being tried.
+/// booted deployment had been made. Idempotent: what fails is tried again at the next boot.
 pub async fn put_in_order() -> Result<(), Failure> {
-    let results = [put_back().await, carry_late_edits_over().await];
-    let mut must_reload = false;
-    let mut failure = None;
-    for result in results {
-        match result {
-            Ok(changed) => must_reload |= changed,
-            Err(error) => {
-                tracing::error!(failure = %error, "cannot put the host in order before it starts");
-                failure.get_or_insert(error);
-            }
-        }
+    let state = StateReader::default();
+    let booted = state.booted(&state.mounts()?)?;
+    let late = LateEdits::before(&booted)?;
+    // First: an interrupted switch is nobody's edit.
+    let must_reload = put_back(&state, late.as_ref()).await?;
+    let is_merged = late.is_some();
+    if let Some(late) = late {
+        tracing::warn!(
+            "booted without a clean shutdown: carrying over what was edited in /etc since"
+        );
+        tell(&namespace::in_host(move || late.carry_over()).await?);
     }
-    if must_reload {
-        reload().await?;
-    }
-    failure.map_or(Ok(()), Err)
+    if must_reload || is_merged { reload().await } else { Ok(()) }
 }
 
-/// Answers whether the service manager has read what was not to stay.
-async fn put_back() -> Result<bool, Failure> {
+/// Reverts the switches that are not kept, in the `/etc` that they were made in. Answers whether the
+/// service manager has read what was not to stay.
+async fn put_back(state: &StateReader, late: Option<&LateEdits>) -> Result<bool, Failure> {
     let directory = Path::new(paths::STATE_DIRECTORY);
     if !Journal::is_in(directory) {
         return Ok(false);
@@ -60,13 +58,20 @@ async fn put_back() -> Result<bool, Failure> {
     for leftover in leftovers {
         let id = leftover.id;
         if let Some(commit) = &leftover.deploying
-            && *commit == StateReader::default().next()?.commit
+            && *commit == state.next()?.commit
         {
             continue;
         }
         tracing::warn!(transaction = %id, "transaction {id} was interrupted: putting /etc and /var back");
-        let kept = HostFiles::new().revert(&leftover.delta).await?;
-        tell(&kept);
+        let (delta, etc) = (leftover.delta.clone(), late.map(|late| late.latest.clone()));
+        let revert = move || {
+            let mut roots = Roots::of_host()?;
+            if let Some(etc) = etc.filter(|etc| etc.is_dir()) {
+                roots.etc = etc;
+            }
+            FileTrees::new(roots).revert(&delta)
+        };
+        tell(&namespace::in_host(revert).await?);
         let changed = leftover.delta.changed_in_etc();
         must_reload |= changed.iter().any(|path| is_read_by_managers(path));
     }
@@ -75,39 +80,45 @@ async fn put_back() -> Result<bool, Failure> {
 
 /// A deployment that was booted without a clean shutdown has the `/etc` of when it was made, for only
 /// a shutdown merges what came later. That is done here, from the deployment that ran until then.
-/// Answers whether anything may have changed.
-async fn carry_late_edits_over() -> Result<bool, Failure> {
-    let state = StateReader::default();
-    let booted = state.booted(&state.mounts()?)?;
-    let Some(copy) = copy_of(&booted) else { return Ok(false) };
-    if !copy.join(PREVIOUS).exists() {
-        return Ok(false);
-    }
-    tracing::warn!("booted without a clean shutdown: carrying over what was edited in /etc since");
-    namespace::in_host(move || {
-        tell(&carry_over(&copy, &booted)?);
-        Ok(true)
-    })
-    .await
+struct LateEdits {
+    /// What was kept when the deployment was made.
+    copy: PathBuf,
+    /// The `/etc` that was in use until the power went.
+    latest: PathBuf,
 }
 
-fn carry_over(copy: &Path, booted: &DeploymentPath) -> PortResult<Vec<String>> {
-    let unread = |error: io::Error| {
-        Failure::caused(ErrorCode::Internal, "the copy of /etc cannot be read", &error)
-    };
-    let previous = fs::read_to_string(copy.join(PREVIOUS)).map_err(unread)?;
-    let latest = booted.directory.with_file_name(previous.trim()).join("etc");
-    let kept = if latest.is_dir() {
-        FileTrees::new(Roots::of_host()?).carry_over(&copy.join(COPY), &latest)?
-    } else {
-        vec![format!("{}: it is gone, and with it what was edited there", latest.display())]
-    };
-    // Once: what is edited from now on is edited here.
-    fs::remove_file(copy.join(PREVIOUS))
-        .and_then(|()| fs::File::open(copy)?.sync_all())
-        .and_then(|()| fs::remove_dir_all(copy))
-        .map_err(unread)?;
-    Ok(kept)
+impl LateEdits {
+    /// Those that the booted deployment lacks, if it is its first boot and was no orderly one.
+    fn before(booted: &DeploymentPath) -> PortResult<Option<Self>> {
+        let Some(copy) = copy_of(booted) else { return Ok(None) };
+        match fs::read_to_string(copy.join(PREVIOUS)) {
+            Ok(previous) => {
+                let latest = booted.directory.with_file_name(previous.trim()).join("etc");
+                Ok(Some(Self { copy, latest }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unread(&error)),
+        }
+    }
+
+    fn carry_over(&self) -> PortResult<Vec<String>> {
+        let (copy, latest) = (&self.copy, &self.latest);
+        let kept = if latest.is_dir() {
+            FileTrees::new(Roots::of_host()?).carry_over(&copy.join(COPY), latest)?
+        } else {
+            vec![format!("{}: it is gone, and with it what was edited there", latest.display())]
+        };
+        // Once: what is edited from now on is edited here.
+        fs::remove_file(copy.join(PREVIOUS))
+            .and_then(|()| fs::File::open(copy)?.sync_all())
+            .and_then(|()| fs::remove_dir_all(copy))
+            .map_err(|error| unread(&error))?;
+        Ok(kept)
+    }
+}
+
+fn unread(error: &io::Error) -> Failure {
+    Failure::caused(ErrorCode::Internal, "the copy of /etc cannot be used", error)
 }
 
 /// Where the copy of `/etc` is that was taken before this deployment was made.
