@@ -163,11 +163,12 @@ impl Findings {
     fn of(host: &Host) -> Self {
         let running = host.shell("systemctl is-system-running --wait");
         assert_eq!(running, "running\n");
-        let left = host.shell(
-            "cd /sysroot/ostree/live 2> /dev/null && ls -d * || true
-            cd /var/lib/apt-ostree/delta 2> /dev/null && ls -d * || true
+        let left = host.live_trees();
+        let left = left
+            + &host.shell(
+                "cd /var/lib/apt-ostree/delta 2> /dev/null && ls -d * || true
             ostree refs --list apt-ostree; ostree admin status",
-        );
+            );
         let told = (host.json(0, ["status"]), host.json(0, ["history"]));
         Self { state: look(host), told, left }
     }

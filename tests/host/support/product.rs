@@ -14,6 +14,8 @@ use super::{Host, Image, Output, scripts::wait_for};
 const SHORT_DWELL: &str = "[health]\ndwell-seconds = 1\n";
 /// A daemon that was killed in mid-update has more to do than any update.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// For a tree on a busy disk.
+const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// The arguments that address the daemon's manager object.
 pub(crate) const MANAGER: [&str; 3] =
@@ -68,6 +70,17 @@ impl Host {
             let state: Value =
                 serde_json::from_str(&self.apt_ostree(["--json", "status"]).stdout).ok()?;
             state["transaction"].is_null().then(|| self.newest_record())
+        })
+    }
+
+    /// What transactions keep beside the deployments, once nothing waits to be removed any more.
+    pub(crate) fn live_trees(&self) -> String {
+        wait_for("the sweep of what was moved aside", SWEEP_LIMIT, || {
+            let listed = self.shell(
+                "cd /sysroot/ostree/live 2> /dev/null || exit 0
+                ls -A trash 2> /dev/null | sed 's:^:trash/:'; ls -I trash",
+            );
+            (!listed.contains("trash/")).then_some(listed)
         })
     }
 
