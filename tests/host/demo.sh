@@ -70,7 +70,7 @@ stop_clients() {
 report_clients() {
     local port
     for port in 80 9000; do
-        summary+=("client of port $port during the update|$(wc -l < "$work/client-$port") requests|$(grep -vc '^200$' "$work/client-$port") failed")
+        summary+=("client of port $port during the update|$(wc -l < "$work/client-$port") requests|$(grep -vc '^200$' "$work/client-$port" || true) failed")
     done
 }
 
