@@ -8,6 +8,7 @@
 //! - No FFI, and no privilege: this crate runs whole in a unit test.
 
 pub mod blocking;
+pub mod clock;
 pub mod context;
 pub mod coordinator;
 pub mod download;
