@@ -152,6 +152,15 @@ impl Mounts for KernelMounts {
         Ok(())
     }
 
+    async fn guard_until(
+        &self,
+        transaction: TransactionId,
+        tree: &TreeIdentity,
+        end: Duration,
+    ) -> PortResult<()> {
+        guard::wait_until(&self.rescue, transaction, tree, end).await
+    }
+
     async fn stand_down(&self, transaction: TransactionId) -> PortResult<()> {
         guard::stand_down(&self.rescue, transaction).await
     }

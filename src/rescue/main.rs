@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use guard::Watch;
 use reply::{Reply, Trouble};
 
 /// Where everything happens; a constant so that no argument can point elsewhere.
@@ -46,9 +47,8 @@ fn run(command: &str, options: &Options) -> Result<Reply, Trouble> {
         "unswitch" => switch::unswitch(&options.tree()?),
         "collapse" => collapse::collapse(&options.path("pin")?, &options.below()?),
         "unpin" => collapse::unpin(&options.path("pin")?),
-        "guard" => {
-            guard::guard(&options.tree()?, options.number("deadline")?, &options.path("socket")?)
-        }
+        "guard" => guard::guard(&options.tree()?, options.watch()?, &options.path("socket")?),
+        "guard-until" => guard::extend(options.watch()?, &options.path("socket")?),
         "stand-down" => guard::stand_down(&options.path("socket")?),
         _ => Err(Trouble::usage(format!("unknown command {command:?}"))),
     }
@@ -91,6 +91,12 @@ impl Options {
     fn number(&self, name: &str) -> Result<u64, Trouble> {
         let text = self.text(name)?;
         text.parse().map_err(|_| Trouble::usage(format!("--{name}={text:?} is not a number")))
+    }
+
+    fn watch(&self) -> Result<Watch, Trouble> {
+        let deadline = self.number("deadline")?;
+        let call = self.0.contains_key("call").then(|| self.number("call")).transpose()?;
+        Ok(Watch { call, deadline })
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, Trouble> {

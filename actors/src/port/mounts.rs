@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use apt_ostree_proto::TransactionId;
 use async_trait::async_trait;
@@ -23,6 +24,16 @@ pub trait Mounts: std::fmt::Debug {
 
     /// Takes `tree` off `/usr` if it is on top, else does nothing. Undo.
     async fn unswitch(&self, tree: &TreeIdentity) -> PortResult<()>;
+
+    /// Has the rescue guard wait beyond `end`, in time since the boot: then it has the daemon
+    /// started, which puts the host back in good order, and takes `tree` off only if that does not
+    /// happen either. Starts the guard again if it runs no more. Idempotent.
+    async fn guard_until(
+        &self,
+        transaction: TransactionId,
+        tree: &TreeIdentity,
+        end: Duration,
+    ) -> PortResult<()>;
 
     /// Stands the rescue guard down: health is good, or the tree is off again. Idempotent.
     async fn stand_down(&self, transaction: TransactionId) -> PortResult<()>;

@@ -1,7 +1,8 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use apt_ostree_proto::{CommitId, Sha256, TransactionId};
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ pub struct SimDisk {
     state: RefCell<DiskState>,
     delta: RefCell<Vec<DeltaEntry>>,
     live_data: RefCell<Vec<String>>,
+    boots: Cell<u32>,
 }
 
 /// What is on the disk and mounted, as two worlds are compared by.
@@ -88,7 +90,14 @@ impl SimDisk {
             entry(Placement::Var, "lib/app", None, Some(sim_file(3))),
         ];
         let (state, delta) = (RefCell::new(state), RefCell::new(delta));
-        Self { faults: RefCell::default(), systemd, state, delta, live_data: RefCell::default() }
+        Self {
+            faults: RefCell::default(),
+            systemd,
+            state,
+            delta,
+            live_data: RefCell::default(),
+            boots: Cell::new(1),
+        }
     }
 
     /// The package's script changes data that services use.
@@ -113,6 +122,7 @@ impl SimDisk {
 
     /// The host reboots: into its default deployment, without live mounts and guards.
     pub fn reboot(&self) {
+        self.boots.set(self.boots.get() + 1);
         let mut state = self.state.borrow_mut();
         state.mounted.clear();
         state.guards.clear();
@@ -124,6 +134,11 @@ impl SimDisk {
         let tree = number_of(&state.booted);
         drop(state);
         self.systemd.set_tree(tree);
+    }
+
+    /// How often the host has booted.
+    pub fn boots(&self) -> u32 {
+        self.boots.get()
     }
 
     /// The rescue guard's time is up: it takes the new tree off.
@@ -350,6 +365,19 @@ impl Mounts for SimDisk {
             .await;
         self.remount();
         unswitched
+    }
+
+    async fn guard_until(
+        &self,
+        transaction: TransactionId,
+        _: &TreeIdentity,
+        _: Duration,
+    ) -> PortResult<()> {
+        self.call("mounts.guard_until", |state| {
+            state.guards.insert(transaction);
+            Ok(())
+        })
+        .await
     }
 
     async fn stand_down(&self, transaction: TransactionId) -> PortResult<()> {

@@ -18,6 +18,10 @@ use crate::host::programs::Program;
 /// How long the service manager may take until the guard says that it is ready.
 const START_TIME: Duration = Duration::from_secs(20);
 
+/// How long the daemon has, once a wait for a confirmation is over, to be started and to take the tree
+/// off `/usr` itself: units that take their time to stop come before that.
+const AFTER_THE_WAIT: Duration = Duration::from_secs(5 * 60);
+
 /// Starts the guard and waits until it is ready. Does nothing when it runs already.
 pub(super) async fn start(
     transaction: TransactionId,
@@ -28,6 +32,35 @@ pub(super) async fn start(
         return Ok(());
     }
     let now = rustix::time::clock_gettime(ClockId::Boottime).tv_sec.unsigned_abs();
+    let deadline = format!("--deadline={}", now.saturating_add(time.as_secs()));
+    start_watching(transaction, tree, &[deadline]).await
+}
+
+/// Has the guard wait for the end of a wait for a confirmation, in time since the boot. Starts one
+/// where none runs.
+pub(super) async fn wait_until(
+    program: &Program,
+    transaction: TransactionId,
+    tree: &TreeIdentity,
+    end: Duration,
+) -> PortResult<()> {
+    // Never before the daemon itself would.
+    let call = end.as_secs().saturating_add(1);
+    let deadline = call.saturating_add(AFTER_THE_WAIT.as_secs());
+    let watch = [format!("--call={call}"), format!("--deadline={deadline}")];
+    let socket = format!("--socket={}", socket(transaction).display());
+    let arguments = watch.iter().cloned().chain([socket]).collect();
+    if rescue::run(program, "guard-until", arguments).await?.changed {
+        return Ok(());
+    }
+    start_watching(transaction, tree, &watch).await
+}
+
+async fn start_watching(
+    transaction: TransactionId,
+    tree: &TreeIdentity,
+    watch: &[String],
+) -> PortResult<()> {
     let mut command = Command::new("/usr/bin/systemd-run");
     command
         .args(["--quiet", "--collect", "--service-type=notify"])
@@ -41,7 +74,7 @@ pub(super) async fn start(
         .arg(paths::RESCUE)
         .arg("guard")
         .args(rescue::tree_arguments(tree))
-        .arg(format!("--deadline={}", now.saturating_add(time.as_secs())))
+        .args(watch)
         .arg(format!("--socket={}", socket(transaction).display()))
         .stdin(Stdio::null())
         .kill_on_drop(true);
