@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use apt_ostree_actors::journal::UPDATES_KEPT;
+use apt_ostree_proto::request::{
+    LONGEST_CONFIRM_TIMEOUT_SECONDS, SHORTEST_CONFIRM_TIMEOUT_SECONDS, is_confirm_timeout,
+};
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -88,11 +91,14 @@ pub struct Rollback {
     /// How many updates can be undone; their trees stay on the disk, where they take the space of
     /// the files in which they differ.
     pub keep_updates: u32,
+    /// For how many seconds every update waits for `apt-ostree confirm` before it is put back; 0: none
+    /// does, unless `--confirm-timeout` asks for it.
+    pub confirm_timeout_seconds: u32,
 }
 
 impl Default for Rollback {
     fn default() -> Self {
-        Self { keep_updates: 5 }
+        Self { keep_updates: 5, confirm_timeout_seconds: 0 }
     }
 }
 
@@ -139,6 +145,12 @@ impl Config {
         Duration::from_secs(self.health.dwell_seconds)
     }
 
+    /// For how long an update waits for its confirmation where nobody says otherwise.
+    pub fn confirm_timeout(&self) -> Option<Duration> {
+        let seconds = self.rollback.confirm_timeout_seconds;
+        (seconds != 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let Download { connections, connections_per_host, stall_seconds, attempts } = self.download;
         if !(1..=64).contains(&connections) || !(1..=connections).contains(&connections_per_host) {
@@ -158,6 +170,12 @@ impl Config {
         }
         if !(1..UPDATES_KEPT).contains(&self.rollback.keep_updates) {
             bail!("rollback.keep-updates must be 1 to {}", UPDATES_KEPT - 1);
+        }
+        if !is_confirm_timeout(self.rollback.confirm_timeout_seconds) {
+            bail!(
+                "rollback.confirm-timeout-seconds must be {SHORTEST_CONFIRM_TIMEOUT_SECONDS} to \
+                 {LONGEST_CONFIRM_TIMEOUT_SECONDS}, or 0 for no confirmation"
+            );
         }
         Ok(())
     }
@@ -256,6 +274,7 @@ mod tests {
             "[download]\nconnections = 0",
             "[download]\nstall-seconds = 0",
             "[rollback]\nkeep-updates = 0",
+            "[rollback]\nconfirm-timeout-seconds = 4",
             "\u{1b}[2J = 3",
             &"x".repeat(10_000),
         ] {

@@ -2,10 +2,11 @@
 //! what happens.
 //!
 //! Modules in reading order: `drive` runs one transaction from its log to its end, with the
-//! effects of each step in `forward` and of each undo in `unwind`; `recovery` takes up what a dead
-//! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
+//! effects of each step in `forward` and of each undo in `unwind`; `confirmation` is how one that
+//! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
 //! and `told` write its two logs; `read` answers questions; `prune` forgets what is old.
 
+mod confirmation;
 mod deadline;
 mod drive;
 mod environment;
@@ -34,17 +35,21 @@ use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::watch;
 
+pub use confirmation::{ConfirmTransaction, EndWaiting};
 pub use environment::{Environment, LastResort, Publisher};
 pub use read::{
-    DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchTransaction,
+    DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
+    WatchTransaction,
 };
 pub use recovery::{Leftover, leftovers};
 pub use settings::Settings;
 
 use crate::blocking::SharedJournal;
-use crate::journal::{Entry, Journal};
+use crate::clock::BootClock;
+use crate::journal::{Entry, Journal, Recorded};
 use crate::saga::{Abort, Mark};
 use crate::supervisor::Supervisor;
+use confirmation::Confirmation;
 use drive::Drive;
 use interruption::Interruption;
 
@@ -57,9 +62,12 @@ pub struct Coordinator {
     publish: Publisher,
     last_resort: LastResort,
     boot: Option<BootId>,
+    clock: BootClock,
     running: Option<Running>,
     /// Begun, and waiting for a dry run to give way.
     waiting: Option<(Drive, Running)>,
+    /// A dry run, while what runs waits for its confirmation.
+    beside: Option<Running>,
     recovering: bool,
     stopping: bool,
 }
@@ -70,6 +78,7 @@ struct Running {
     /// It changes nothing, and gives way to what does.
     is_dry_run: bool,
     interruption: Interruption,
+    confirmation: Confirmation,
     status: watch::Receiver<TransactionStatus>,
 }
 
@@ -79,6 +88,7 @@ impl Running {
             id: drive.id(),
             is_dry_run: drive.is_dry_run(),
             interruption: drive.interruption(),
+            confirmation: drive.confirmation(),
             status: drive.watch_status(),
         }
     }
@@ -88,7 +98,7 @@ impl Coordinator {
     /// Starts a coordinator, its supervisor and its workers in `environment`. To be called within an
     /// actix system. It takes requests once [`Recover`] was answered.
     pub fn start_in(environment: Environment, settings: Settings) -> Addr<Self> {
-        let Environment { host, journal, boot, publish, last_resort } = environment;
+        let Environment { host, journal, boot, clock, publish, last_resort } = environment;
         let coordinator = Self {
             supervisor: Supervisor::new(host).start(),
             journal,
@@ -96,31 +106,40 @@ impl Coordinator {
             publish,
             last_resort,
             boot,
+            clock,
             running: None,
             waiting: None,
+            beside: None,
             recovering: true,
             stopping: false,
         };
         coordinator.start()
     }
 
-    /// Lets the transaction run, at once or when a dry run has given way to it.
+    /// Lets the transaction run, at once or when a dry run has given way to it; a dry run also beside
+    /// an update that waits for its confirmation.
     fn start_drive(&mut self, drive: Drive, context: &mut Context<Self>) {
         let next = Running::of(&drive);
         match &self.running {
+            Some(running) if !running.is_dry_run => {
+                self.beside = Some(next);
+                self.spawn(drive, context);
+            }
             Some(running) => {
                 tracing::info!(transaction = %running.id, "gives way to transaction {}", next.id);
                 running.interruption.trip(Abort::Cancelled);
                 self.waiting = Some((drive, next));
             }
-            None => self.spawn(drive, next, context),
+            None => {
+                self.running = Some(next);
+                self.spawn(drive, context);
+            }
         }
     }
 
     /// Makes the transaction's task and lets it run; its end comes back as [`Ended`].
-    fn spawn(&mut self, drive: Drive, running: Running, context: &mut Context<Self>) {
-        let id = running.id;
-        self.running = Some(running);
+    fn spawn(&self, drive: Drive, context: &mut Context<Self>) {
+        let id = drive.id();
         let (coordinator, last_resort) = (context.address(), self.last_resort.clone());
         let task = tokio::task::spawn_local(drive.run());
         tokio::task::spawn_local(async move {
@@ -143,21 +162,21 @@ impl Coordinator {
         }
         let gives_way = |running: &&Running| !for_dry_run && running.is_dry_run;
         let first = self.waiting.as_ref().map(|(_, next)| next).or(self.running.as_ref());
-        match first.filter(|running| !gives_way(running)) {
-            Some(running) => {
-                let title = running.status.borrow().title.clone();
-                let text = format!("transaction {} runs: {title}", running.id);
-                Err(Failure::new(ErrorCode::Busy, text))
+        let first = match first.filter(|running| !gives_way(running)) {
+            Some(running) if for_dry_run && running.confirmation.is_awaited() => {
+                self.beside.as_ref()
             }
-            None => Ok(()),
-        }
+            first => first,
+        };
+        first.map_or(Ok(()), |running| Err(running.busy()))
     }
 }
 
 impl Coordinator {
     /// What runs and what waits to.
     fn begun(&self) -> impl Iterator<Item = &Running> {
-        self.running.iter().chain(self.waiting.iter().map(|(_, running)| running))
+        let waiting = self.waiting.iter().map(|(_, running)| running);
+        self.running.iter().chain(waiting).chain(&self.beside)
     }
 
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
@@ -177,7 +196,8 @@ impl Actor for Coordinator {
     type Context = Context<Self>;
 }
 
-/// Request: put in order what a daemon that died has left. Answered before any other request.
+/// Request: put in order what a daemon that died has left. Answered before any other request, and when
+/// what still waits for its confirmation has been taken up.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), Failure>")]
 pub struct Recover;
@@ -189,23 +209,31 @@ impl Handler<Recover> for Coordinator {
         let (parts, boot) = (self.parts(), self.boot.clone());
         let coordinator = context.address();
         Box::pin(async move {
-            let result = recovery::recover(&parts, boot.as_ref()).await;
-            coordinator.do_send(Recovered);
+            let (waits, result) = match recovery::recover(&parts, boot.as_ref()).await {
+                Ok(waits) => (waits, Ok(())),
+                Err(failure) => (None, Err(failure)),
+            };
+            coordinator.send(Recovered(waits.map(Box::new))).await.map_err(|error| {
+                Failure::caused(ErrorCode::Internal, "the coordinator is gone", &error)
+            })?;
             result
         })
     }
 }
 
-/// Event: recovery is over.
-#[derive(Clone, Copy, Debug, Message)]
+/// Event: recovery is over, but for an update that still waits for its confirmation.
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Recovered;
+struct Recovered(Option<Box<Recorded>>);
 
 impl Handler<Recovered> for Coordinator {
     type Result = ();
 
-    fn handle(&mut self, _: Recovered, _: &mut Self::Context) {
+    fn handle(&mut self, event: Recovered, context: &mut Self::Context) {
         self.recovering = false;
+        if let Recovered(Some(waits)) = event {
+            self.start_drive(Drive::resume(self.parts(), *waits), context);
+        }
     }
 }
 
@@ -226,16 +254,22 @@ pub struct BeginTransaction {
 impl Handler<BeginTransaction> for Coordinator {
     type Result = Result<TransactionId, Failure>;
 
-    fn handle(&mut self, request: BeginTransaction, context: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        mut request: BeginTransaction,
+        context: &mut Self::Context,
+    ) -> Self::Result {
         self.refuse_if_busy(request.dry_run)?;
         self.refuse_if_stuck()?;
+        let timeout = confirmation::timeout_of(&request, &self.settings);
+        request.request.confirm_timeout_seconds = timeout;
         let steps = steps_of(&request);
         let id = self.journal.now(|journal| {
             let boot = self.boot.as_ref();
-            journal.begin(&request.title, &request.request, &request.caller, steps, boot)
+            journal.begin(&request.title, &request.request, &request.caller, &steps, boot)
         })?;
         told::begun(id, &request);
-        self.start_drive(Drive::begin(self.parts(), id, request, steps), context);
+        self.start_drive(Drive::begin(self.parts(), id, request, &steps), context);
         Ok(id)
     }
 }
@@ -267,11 +301,15 @@ impl Handler<RepairHost> for Coordinator {
     }
 }
 
-fn steps_of(request: &BeginTransaction) -> &'static [Step] {
-    match (&request.request.target, request.dry_run) {
+fn steps_of(request: &BeginTransaction) -> Vec<Step> {
+    let steps = match (&request.request.target, request.dry_run) {
         (_, true) => &[Step::Plan],
         (Target::Packages(_), false) => Step::FROM_PACKAGES,
         (Target::Commit(_) | Target::Pending | Target::Before(_), false) => Step::FROM_COMMIT,
+    };
+    match request.request.confirm_timeout_seconds {
+        Some(_) => Step::with_confirmation(steps),
+        None => steps.to_vec(),
     }
 }
 
@@ -281,6 +319,8 @@ struct Parts {
     supervisor: Addr<Supervisor>,
     journal: SharedJournal,
     settings: Rc<Settings>,
+    boot: Option<BootId>,
+    clock: BootClock,
     publish: Publisher,
     last_resort: LastResort,
 }
@@ -291,6 +331,8 @@ impl Coordinator {
             supervisor: self.supervisor.clone(),
             journal: self.journal.clone(),
             settings: Rc::clone(&self.settings),
+            boot: self.boot.clone(),
+            clock: self.clock.clone(),
             publish: self.publish.clone(),
             last_resort: self.last_resort.clone(),
         }
@@ -311,7 +353,8 @@ impl Handler<CancelTransaction> for Coordinator {
             let text = format!("transaction {} does not run", request.0);
             return Err(Failure::new(ErrorCode::NotFound, text));
         };
-        if !running.status.borrow().cancellable {
+        running.refuse_if_handed_over()?;
+        if !running.status.borrow().cancellable || running.confirmation.is_asked() {
             let text = format!("transaction {} cannot be cancelled any more", request.0);
             return Err(Failure::new(ErrorCode::TooLate, text));
         }
@@ -330,9 +373,14 @@ impl Handler<Ended> for Coordinator {
 
     fn handle(&mut self, event: Ended, context: &mut Self::Context) {
         let Ended(record) = event;
-        self.running = None;
-        if let Some((drive, running)) = self.waiting.take() {
-            self.spawn(drive, running, context);
+        if self.beside.as_ref().is_some_and(|beside| beside.id == record.id) {
+            self.beside = None;
+        } else {
+            self.running = self.beside.take();
+            if let Some((drive, running)) = self.waiting.take() {
+                self.running = Some(running);
+                self.spawn(drive, context);
+            }
         }
         self.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
         // What is not forgotten now is forgotten after the next one.
@@ -341,7 +389,7 @@ impl Handler<Ended> for Coordinator {
 }
 
 /// Request: interrupt what runs, because the daemon is about to stop, and begin nothing more. Answered when it has ended:
-/// unwound, or finished when the pivot was behind.
+/// unwound, or finished when the pivot was behind. What waits for its confirmation is left to the next daemon as it stands.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Quiesce;
@@ -355,7 +403,8 @@ impl Handler<Quiesce> for Coordinator {
             running.interruption.trip(Abort::Interrupted);
             running.status.clone()
         };
-        let begun: Vec<_> = self.begun().map(interrupt).collect();
+        let ends = self.begun().filter(|running| !running.confirmation.hand_over());
+        let begun: Vec<_> = ends.map(interrupt).collect();
         Box::pin(async move {
             for mut status in begun {
                 // An error means that the drive is gone: there is nothing to wait for.

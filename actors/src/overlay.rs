@@ -1,6 +1,7 @@
 //! The overlay actor: staging areas, commits, the switch, deployments.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
@@ -273,6 +274,32 @@ impl Handler<SwitchBack> for OverlayActor {
             let kept = this.files.revert(&request.delta).await?;
             this.mounts.unswitch(&request.tree.usr).await?;
             Ok(kept)
+        })
+    }
+}
+
+/// Request: keep the new tree guarded while it waits for its confirmation. Fails when it is not on
+/// `/usr` any more. Idempotent.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct GuardTree {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// The new tree.
+    pub tree: CommittedTree,
+    /// The end of the wait, in time since the boot.
+    pub end: Duration,
+}
+
+impl Handler<GuardTree> for OverlayActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: GuardTree, _: &mut Self::Context) -> Self::Result {
+        let this = self.clone();
+        Box::pin(async move {
+            let GuardTree { transaction, tree, end } = request;
+            this.mounts.guard_until(transaction, &tree.usr, end).await?;
+            this.refuse_unless_on_top(&tree).await
         })
     }
 }

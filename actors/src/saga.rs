@@ -5,7 +5,7 @@
 //! killed continues exactly where it was.
 //!
 //! Deploy is the pivot. Once it has succeeded nothing is undone any more; what follows is run again
-//! until it succeeds.
+//! until it succeeds. What waits for a confirmation outlives its daemon: see [`legacy`].
 
 use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::step::Step;
@@ -45,7 +45,8 @@ impl Mark {
         let has_effect = |step| !matches!(step, Step::Plan | Step::Verify | Step::CheckHealth);
         match self {
             Self::Started(step) | Self::Undone(step) => has_effect(step),
-            Self::Succeeded(step) => step >= Step::Deploy,
+            // Who confirmed is answered once that cannot be forgotten.
+            Self::Succeeded(step) => step >= Step::Confirm,
             Self::UndoStarted(_) => false,
             Self::Failed(_)
             | Self::Satisfied
@@ -133,6 +134,44 @@ pub fn is_past_pivot(steps: &[Step], log: &[Mark]) -> bool {
     Fold::over(steps, log).is_ok_and(|fold| fold.pivoted())
 }
 
+/// Whether `log` shows that somebody confirmed the update, and that nothing has failed since: no
+/// request to stop counts any more.
+pub fn is_confirmed(steps: &[Step], log: &[Mark]) -> bool {
+    Fold::over(steps, log).is_ok_and(|fold| {
+        !fold.unwinding() && fold.stands(Step::Confirm) == Some(Standing::Succeeded)
+    })
+}
+
+/// How often the pivot of a confirmed update is begun, by one daemon after the other: one that keeps
+/// dying in it had better put the host back.
+const MOST_PIVOTS: usize = 3;
+
+/// What becomes of a transaction whose daemon died before the pivot, in the boot that it began in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legacy {
+    /// It is undone: nobody knows how far the step got.
+    Unwinds,
+    /// It waits on for its confirmation, until the same moment: nothing happens while it waits, so
+    /// nothing was interrupted.
+    Waits,
+    /// It goes on: somebody confirmed it, and was told that it is kept.
+    GoesOn,
+}
+
+/// Decides what becomes of a transaction that a dead daemon left with this `log`.
+pub fn legacy(steps: &[Step], log: &[Mark]) -> Legacy {
+    let Ok(fold) = Fold::over(steps, log) else { return Legacy::Unwinds };
+    if fold.finished || fold.unwinding() {
+        return Legacy::Unwinds;
+    }
+    let pivots = log.iter().filter(|mark| **mark == Mark::Started(Step::Deploy)).count();
+    match fold.stands(Step::Confirm) {
+        Some(Standing::Started) => Legacy::Waits,
+        Some(Standing::Succeeded) if pivots < MOST_PIVOTS => Legacy::GoesOn,
+        _ => Legacy::Unwinds,
+    }
+}
+
 struct Fold<'a> {
     steps: &'a [Step],
     standing: Vec<Standing>,
@@ -210,6 +249,10 @@ impl<'a> Fold<'a> {
             .iter()
             .zip(&self.standing)
             .any(|(step, standing)| *step == Step::Deploy && *standing == Standing::Succeeded)
+    }
+
+    fn stands(&self, step: Step) -> Option<Standing> {
+        self.index(step).ok().map(|index| self.standing[index])
     }
 
     fn unwinding(&self) -> bool {
@@ -365,6 +408,65 @@ mod tests {
                 other => panic!("cut at {cut}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn only_what_waits_or_was_confirmed_survives_its_daemon() {
+        let steps = &Step::with_confirmation(STEPS);
+        let golden = run(steps, succeed);
+        for cut in 0..golden.len() {
+            let log = &golden[..cut];
+            let expected = match log.last() {
+                Some(Started(Step::Confirm)) => Legacy::Waits,
+                Some(Succeeded(Step::Confirm) | Started(Step::Deploy)) => Legacy::GoesOn,
+                _ => continue,
+            };
+            assert_eq!(legacy(steps, log), expected, "{log:?}");
+            let is_confirmed = expected == Legacy::GoesOn;
+            assert_eq!(super::is_confirmed(steps, log), is_confirmed, "{log:?}");
+            let command = next(steps, log).unwrap();
+            let step = if is_confirmed { Step::Deploy } else { Step::Confirm };
+            assert_eq!(command, Command::Run(step), "{log:?}");
+            for end in [Aborted(Abort::Cancelled), Failed(Step::Confirm), Failed(Step::StopUnits)] {
+                let ended = [log, &[end]].concat();
+                assert_eq!(legacy(steps, &ended), Legacy::Unwinds, "{ended:?}");
+                assert!(!super::is_confirmed(steps, &ended), "{ended:?}");
+            }
+        }
+        let before = golden.iter().position(|mark| *mark == Started(Step::Confirm)).unwrap();
+        for cut in 0..before {
+            assert_eq!(legacy(steps, &golden[..cut]), Legacy::Unwinds, "{:?}", &golden[..cut]);
+        }
+        // Without a confirmation nothing does.
+        let golden = run(STEPS, succeed);
+        for cut in 0..golden.len() - 4 {
+            assert_eq!(legacy(STEPS, &golden[..cut]), Legacy::Unwinds, "{:?}", &golden[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_dying_in_the_pivot_does_not_try_for_ever() {
+        let steps = &Step::with_confirmation(STEPS);
+        let mut log: Vec<Mark> =
+            steps[..11].iter().flat_map(|step| [Started(*step), Succeeded(*step)]).collect();
+        for expected in [Legacy::GoesOn, Legacy::GoesOn, Legacy::Unwinds] {
+            log.push(Started(Step::Deploy));
+            assert_eq!(legacy(steps, &log), expected);
+        }
+    }
+
+    #[test]
+    fn an_update_that_is_not_confirmed_is_put_back_whole() {
+        let steps = &Step::with_confirmation(STEPS);
+        let log = run(steps, |command| match command {
+            Command::Run(Step::Confirm) => {
+                vec![Started(Step::Confirm), Started(Step::Confirm), Failed(Step::Confirm)]
+            }
+            other => succeed(other),
+        });
+        let undone = log.iter().filter(|mark| matches!(mark, Undone(_))).count();
+        assert_eq!(undone, steps.len() - 2);
+        assert_eq!(log.last(), Some(&Finished(Outcome::RolledBack)));
     }
 
     #[test]

@@ -152,11 +152,7 @@ impl Handler<StopUnits> for ServiceActor {
     fn handle(&mut self, request: StopUnits, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
         Box::pin(async move {
-            if let Err(failure) = systemd.hold_shutdown("an update is being switched to").await {
-                // Hosts without logind have nobody to ask; recovery puts in order what a shutdown
-                // interrupts.
-                tracing::warn!("the host may shut down in the middle of this update: {failure}");
-            }
+            hold_shutdown(systemd.as_ref()).await;
             run::stop(systemd.as_ref(), &request.plan, &request.context).await
         })
     }
@@ -166,6 +162,32 @@ impl Handler<StopUnits> for ServiceActor {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "PortResult<()>")]
 pub struct AllowShutdown;
+
+/// Request: have the host not shut down again, until [`AllowShutdown`] or [`RestoreUnits`].
+/// Idempotent.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct HoldShutdown;
+
+impl Handler<HoldShutdown> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, _: HoldShutdown, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move {
+            hold_shutdown(systemd.as_ref()).await;
+            Ok(())
+        })
+    }
+}
+
+async fn hold_shutdown(systemd: &dyn Systemd) {
+    if let Err(failure) = systemd.hold_shutdown("an update is being switched to").await {
+        // Hosts without logind have nobody to ask; recovery puts in order what a shutdown
+        // interrupts.
+        tracing::warn!("the host may shut down in the middle of this update: {failure}");
+    }
+}
 
 impl Handler<AllowShutdown> for ServiceActor {
     type Result = PortResult<()>;

@@ -67,12 +67,35 @@ pub struct UpdateRequest {
     pub force: bool,
     /// Apply exactly this plan, or refuse it as stale.
     pub plan: Option<PlanId>,
+    /// For how long the applied update waits for somebody to confirm it before it is put back; 0:
+    /// it is not to be confirmed; none: what the host's configuration says.
+    #[serde(default)]
+    pub confirm_timeout_seconds: Option<u32>,
+}
+
+/// The shortest time in which an update can be asked to be confirmed: anybody needs as long to type it.
+pub const SHORTEST_CONFIRM_TIMEOUT_SECONDS: u32 = 5;
+
+/// The longest: a working day and the night after it. Until it is over nothing else can be updated.
+pub const LONGEST_CONFIRM_TIMEOUT_SECONDS: u32 = 24 * 60 * 60;
+
+/// Whether an update can wait so long for its confirmation; 0 stands for no confirmation.
+pub fn is_confirm_timeout(seconds: u32) -> bool {
+    seconds == 0
+        || (SHORTEST_CONFIRM_TIMEOUT_SECONDS..=LONGEST_CONFIRM_TIMEOUT_SECONDS).contains(&seconds)
 }
 
 impl UpdateRequest {
     /// A request with the defaults of `apt-ostree apply-live`.
     pub fn new(target: Target) -> Self {
-        Self { target, restart: RestartPolicy::default(), refresh: true, force: false, plan: None }
+        Self {
+            target,
+            restart: RestartPolicy::default(),
+            refresh: true,
+            force: false,
+            plan: None,
+            confirm_timeout_seconds: None,
+        }
     }
 }
 

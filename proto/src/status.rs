@@ -91,12 +91,26 @@ pub struct TransactionStatus {
     pub percentage: u32,
     /// Bytes a second while downloading; 0 else.
     pub speed: u64,
-    /// Seconds until the download is complete; 0 when unknown.
+    /// Seconds until the download is complete, or until an update that nobody confirms is put back;
+    /// 0 when unknown.
     pub remaining_seconds: u64,
     /// Whether `cancel` will still be heard.
     pub cancellable: bool,
+    /// Until when it waits for `apt-ostree confirm`, while it does.
+    #[serde(default)]
+    pub confirmation: Option<AwaitedConfirmation>,
     /// Why it failed, once it has.
     pub failure: Option<Failure>,
+}
+
+/// How long an update still waits for somebody to confirm it, before it is put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedConfirmation {
+    /// The end of the wait by today's clock, in seconds since 1970. What counts is the time that
+    /// passes, whatever is done to the clock.
+    pub until_seconds: i64,
+    /// Seconds until then.
+    pub remaining_seconds: u64,
 }
 
 impl Outcome {

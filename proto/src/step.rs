@@ -26,6 +26,8 @@ pub enum Step {
     StartUnits,
     /// Watch the touched units.
     CheckHealth,
+    /// Wait for somebody to confirm that the host is well; only where that was asked for.
+    Confirm,
     /// Deploy the commit for the next boot: the pivot.
     Deploy,
     /// Stage the deployment, write the history, drop what is no longer needed.
@@ -33,6 +35,23 @@ pub enum Step {
 }
 
 impl Step {
+    /// All steps, in their order.
+    const ALL: &[Self] = &[
+        Self::Plan,
+        Self::Download,
+        Self::Verify,
+        Self::Stage,
+        Self::Install,
+        Self::Commit,
+        Self::StopUnits,
+        Self::Switch,
+        Self::StartUnits,
+        Self::CheckHealth,
+        Self::Confirm,
+        Self::Deploy,
+        Self::Finalize,
+    ];
+
     /// The steps of an update from packages.
     pub const FROM_PACKAGES: &[Self] = &[
         Self::Plan,
@@ -61,6 +80,13 @@ impl Step {
         Self::Finalize,
     ];
 
+    /// `steps` with the wait for a confirmation where it belongs: before the pivot. Nothing is
+    /// confirmed where there is no pivot.
+    pub fn with_confirmation(steps: &[Self]) -> Vec<Self> {
+        let confirmed = |step: &Self| (*step == Self::Deploy).then_some(Self::Confirm);
+        steps.iter().flat_map(|step| confirmed(step).into_iter().chain([*step])).collect()
+    }
+
     /// Its name on the wire and in the journal.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,6 +100,7 @@ impl Step {
             Self::Switch => "switch",
             Self::StartUnits => "start-units",
             Self::CheckHealth => "check-health",
+            Self::Confirm => "confirm",
             Self::Deploy => "deploy",
             Self::Finalize => "finalize",
         }
@@ -81,7 +108,7 @@ impl Step {
 
     /// Reads a name that [`Step::name`] gave.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::FROM_PACKAGES.iter().copied().find(|step| step.name() == name)
+        Self::ALL.iter().copied().find(|step| step.name() == name)
     }
 
     /// What the step does, for people.
@@ -97,6 +124,7 @@ impl Step {
             Self::Switch => "Switching /usr",
             Self::StartUnits => "Starting units",
             Self::CheckHealth => "Checking health",
+            Self::Confirm => "Waiting for confirmation",
             Self::Deploy => "Deploying for the next boot",
             Self::Finalize => "Finishing",
         }
@@ -109,7 +137,8 @@ impl Step {
     }
 
     /// The step's share of the whole transaction's time, in percent, as measured on a typical update
-    /// of ten packages. The shares of all steps add up to 100.
+    /// of ten packages. The shares of all steps add up to 100: the percentage stands still while
+    /// somebody is waited for.
     pub fn weight(self) -> u32 {
         match self {
             Self::Plan | Self::Commit | Self::StartUnits => 8,
@@ -118,6 +147,7 @@ impl Step {
             Self::Install => 26,
             Self::Switch => 4,
             Self::CheckHealth => 10,
+            Self::Confirm => 0,
             Self::Deploy | Self::Finalize => 5,
         }
     }
@@ -135,16 +165,25 @@ mod tests {
 
     #[test]
     fn the_weights_of_a_whole_update_add_up_to_a_hundred() {
-        assert_eq!(Step::FROM_PACKAGES.iter().map(|step| step.weight()).sum::<u32>(), 100);
+        for steps in [Step::FROM_PACKAGES, Step::ALL] {
+            assert_eq!(steps.iter().map(|step| step.weight()).sum::<u32>(), 100);
+        }
     }
 
     #[test]
     fn steps_run_in_the_order_of_their_variants_and_keep_their_names() {
-        for steps in [Step::FROM_PACKAGES, Step::FROM_COMMIT] {
+        for steps in [Step::FROM_PACKAGES, Step::FROM_COMMIT, Step::ALL] {
             assert!(steps.is_sorted());
             for step in steps {
                 assert_eq!(Step::parse(step.name()), Some(*step));
             }
         }
+    }
+    #[test]
+    fn a_confirmation_comes_right_before_the_pivot_and_only_where_there_is_one() {
+        assert_eq!(Step::with_confirmation(Step::FROM_PACKAGES), Step::ALL);
+        let from_commit = Step::with_confirmation(Step::FROM_COMMIT);
+        assert!(from_commit.is_sorted() && from_commit.contains(&Step::Confirm));
+        assert_eq!(Step::with_confirmation(&[Step::Plan]), [Step::Plan]);
     }
 }

@@ -12,12 +12,15 @@ use apt_ostree::host::programs::Original;
 use apt_ostree::host::{self, paths};
 use apt_ostree::telemetry;
 use apt_ostree_actors::blocking::SharedJournal;
+use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::coordinator::{
-    Coordinator, Environment, LastResort, Publisher, Quiesce, Recover, Settings, WatchTransaction,
+    Coordinator, EndWaiting, Environment, LastResort, Publisher, Quiesce, Recover, Settings,
+    WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
 use apt_ostree_proto::event::Event;
+use apt_ostree_proto::status::Phase;
 use apt_ostree_proto::{ErrorCode, Failure};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,7 +77,11 @@ async fn run() -> anyhow::Result<i32> {
     parts.coordinator.send(Recover).await??;
     match unusable {
         None => serve(&bus, &config, parts).await.map(|()| 0),
-        Some(failure) => refuse(&bus, &failure).await,
+        Some(failure) => {
+            // Nobody could confirm it.
+            parts.coordinator.send(EndWaiting).await?;
+            refuse(&bus, &failure).await
+        }
     }
 }
 
@@ -94,6 +101,7 @@ async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failu
         host,
         journal: SharedJournal::new(Journal::open(Path::new(paths::STATE_DIRECTORY))?),
         boot: host::boot_id(),
+        clock: BootClock::of_kernel(),
         publish,
         last_resort: LastResort::abort(),
     };
@@ -128,7 +136,7 @@ async fn serve(bus: &zbus::Connection, config: &Config, parts: Parts) -> anyhow:
         // Clients see how their transaction ends: the name stays until it has.
         let is_at_work = coordinator.send(WatchTransaction).await?.is_some();
         coordinator.send(Quiesce).await?;
-        if is_at_work {
+        if is_at_work && !leaves_work(&coordinator).await? {
             // A question that nobody answers would have the bus start another daemon.
             activity.farewell().await;
         }
@@ -137,6 +145,17 @@ async fn serve(bus: &zbus::Connection, config: &Config, parts: Parts) -> anyhow:
     bus.release_name(apt_ostree_proto::dbus::BUS_NAME).await.context("cannot leave the bus")?;
     coordinator.send(Quiesce).await?;
     Ok(())
+}
+
+/// Whether an update waits for its confirmation, and does so without this daemon from here on: until
+/// somebody calls the next one, or the guard does at the end of the wait.
+async fn leaves_work(coordinator: &Addr<Coordinator>) -> anyhow::Result<bool> {
+    let running = coordinator.send(WatchTransaction).await?;
+    let left = running.filter(|running| !matches!(running.borrow().phase, Phase::Finished(_)));
+    if let Some(left) = &left {
+        tracing::info!("transaction {}: left to the next daemon as it waits", left.borrow().id);
+    }
+    Ok(left.is_some())
 }
 
 fn settings(config: &Config) -> Settings {
@@ -151,6 +170,7 @@ fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         dwell: config.dwell(),
+        confirm_timeout: config.confirm_timeout(),
         keep_updates: config.rollback.keep_updates,
         never_restart: config.services.never_restart.clone(),
     }

@@ -2,8 +2,8 @@
 
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, Coordinator, DescribeState, FindPlan, ReadHistory,
-    ReadRecord, RepairHost, WatchTransaction,
+    BeginTransaction, CancelTransaction, ConfirmTransaction, Coordinator, DescribeState, FindPlan,
+    ReadHistory, ReadRecord, RepairHost, WatchTransaction,
 };
 use apt_ostree_proto::dbus::{
     ACTION_CANCEL, ACTION_CHECK, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions,
@@ -166,6 +166,13 @@ impl Manager {
             let text = "no transaction runs";
             Err(Failure::new(ErrorCode::NotFound, text).into())
         }
+    }
+
+    /// Confirms the update that waits for it.
+    async fn confirm(&self, #[zbus(header)] header: Header<'_>) -> Result<OwnedObjectPath, Error> {
+        self.activity.note();
+        let caller = self.authority.allow(&header, ACTION_UPDATE).await?;
+        path_of(self.coordinator.send(ConfirmTransaction { id: None, caller }).await??)
     }
 
     /// Takes up what is stuck.

@@ -1,7 +1,7 @@
 //! The objects of transactions on the bus.
 
 use actix::Addr;
-use apt_ostree_actors::coordinator::{Coordinator, WatchTransaction};
+use apt_ostree_actors::coordinator::{Coordinator, WatchBegun};
 use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::dbus::{MANAGER_PATH, transaction_path};
 use apt_ostree_proto::status::{Phase, TransactionStatus};
@@ -53,8 +53,8 @@ impl Objects {
     }
 
     async fn status(&self, id: TransactionId) -> TransactionStatus {
-        let running = self.coordinator.send(WatchTransaction).await.ok().flatten();
-        let status = running.map(|running| running.borrow().clone()).filter(|s| s.id == id);
+        let begun = self.coordinator.send(WatchBegun(id)).await.ok().flatten();
+        let status = begun.map(|begun| begun.borrow().clone());
         status.unwrap_or_else(|| TransactionStatus {
             id,
             title: String::new(),
@@ -63,6 +63,7 @@ impl Objects {
             speed: 0,
             remaining_seconds: 0,
             cancellable: false,
+            confirmation: None,
             failure: None,
         })
     }

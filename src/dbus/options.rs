@@ -2,7 +2,10 @@
 
 use apt_ostree_proto::dbus::ReceivedOptions;
 use apt_ostree_proto::package::PackageSpec;
-use apt_ostree_proto::request::{RestartPolicy, Selection, Target, UpdateRequest};
+use apt_ostree_proto::request::{
+    LONGEST_CONFIRM_TIMEOUT_SECONDS, RestartPolicy, SHORTEST_CONFIRM_TIMEOUT_SECONDS, Selection,
+    Target, UpdateRequest, is_confirm_timeout,
+};
 use apt_ostree_proto::{CommitId, ErrorCode, Failure};
 use zbus::zvariant::{OwnedValue, Value};
 
@@ -43,6 +46,20 @@ impl Reader {
             Value::Str(text) => Some(text.to_string()),
             _ => None,
         })
+    }
+
+    fn confirm_timeout(&mut self) -> Result<Option<u32>, Failure> {
+        let key = "confirm-timeout";
+        let seconds = self.take(key, "an unsigned number of seconds", |value| match value {
+            Value::U32(seconds) => Some(*seconds),
+            _ => None,
+        })?;
+        if seconds.is_none_or(is_confirm_timeout) {
+            return Ok(seconds);
+        }
+        let (least, most) = (SHORTEST_CONFIRM_TIMEOUT_SECONDS, LONGEST_CONFIRM_TIMEOUT_SECONDS);
+        let why = format!("it must be {least} to {most} seconds, or 0 for no confirmation");
+        Err(invalid(key, &why))
     }
 
     fn packages(&mut self, key: &str) -> Result<Vec<PackageSpec>, Failure> {
@@ -101,7 +118,11 @@ pub(super) fn apply_options(options: ReceivedOptions) -> Result<ApplyOptions, Fa
     let force = reader.flag("force")?.unwrap_or(false);
     let refresh = reader.flag("refresh")?.unwrap_or(true);
     let dry_run = reader.flag("dry-run")?.unwrap_or(false);
+    let confirm_timeout_seconds = reader.confirm_timeout()?;
     reader.finish()?;
+    if dry_run && confirm_timeout_seconds.is_some() {
+        return Err(invalid("confirm-timeout", &"a dry run leaves nothing to confirm"));
+    }
     let names_packages = !selection.is_whole_upgrade();
     if names_packages && target.is_some() {
         return Err(invalid("target", &"it cannot be combined with packages"));
@@ -123,7 +144,13 @@ pub(super) fn apply_options(options: ReceivedOptions) -> Result<ApplyOptions, Fa
         Some("never") => RestartPolicy::Never,
         Some(_) => return Err(invalid("restart", &"as-packages-ask, affected or never")),
     };
-    let request = UpdateRequest { restart, refresh, force, ..UpdateRequest::new(target) };
+    let request = UpdateRequest {
+        restart,
+        refresh,
+        force,
+        confirm_timeout_seconds,
+        ..UpdateRequest::new(target)
+    };
     Ok(ApplyOptions { request, dry_run, plan, names_target })
 }
 
@@ -166,12 +193,25 @@ mod tests {
             ("plan", Value::from("$(reboot)")),
             ("restart", Value::from("all")),
             ("refresh", Value::from(1u32)),
+            ("confirm-timeout", Value::from("60")),
+            ("confirm-timeout", Value::from(4u32)),
+            ("confirm-timeout", Value::from(86_401u32)),
         ];
         for (key, value) in table {
             let failure = apply_options(options(&[(key, value)])).unwrap_err();
             assert_eq!(failure.code, ErrorCode::InvalidArgument, "{key}");
             assert!(failure.message.contains(key) && failure.message.len() < 300, "{failure}");
         }
+    }
+
+    #[test]
+    fn a_confirmation_can_be_waited_for_from_seconds_to_a_day_but_not_for_a_dry_run() {
+        for seconds in [0, 5, 60, 86_400] {
+            let read = apply_options(options(&[("confirm-timeout", Value::from(seconds))]));
+            assert_eq!(read.unwrap().request.confirm_timeout_seconds, Some(seconds));
+        }
+        let dry = [("confirm-timeout", Value::from(60u32)), ("dry-run", Value::from(true))];
+        assert!(apply_options(options(&dry)).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use apt_ostree_actors::blocking::SharedJournal;
+use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover, Settings};
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
@@ -41,6 +42,7 @@ impl Peers {
             archives: state.path().join("archives"),
             download: Limits::default(),
             dwell: Duration::from_millis(1),
+            confirm_timeout: None,
             keep_updates: 3,
             never_restart: Vec::new(),
         };
@@ -50,6 +52,7 @@ impl Peers {
             host: ports,
             journal: SharedJournal::new(Journal::open(state.path()).unwrap()),
             boot: None,
+            clock: BootClock::of_kernel(),
             publish: events_to,
             last_resort: LastResort::abort(),
         };
@@ -108,6 +111,43 @@ async fn an_update_is_begun_followed_by_its_signals_and_found_in_the_history() {
 }
 
 #[actix::test]
+async fn an_update_that_waits_for_its_confirmation_says_so_and_is_confirmed() {
+    let peers = Peers::meet(&[ACTION_UPDATE]).await;
+    let manager = peers.manager().await;
+    assert_eq!(error_name(manager.confirm().await), "org.aptostree1.Error.NotFound");
+    for by_number in [false, true] {
+        let mut ends = manager.receive_transaction_removed().await.unwrap();
+        let options = HashMap::from([("confirm-timeout", Value::from(3_600_u32))]);
+        let path = manager.apply_live(&options).await.unwrap();
+        let transaction = TransactionProxy::builder(&peers.client).path(path.clone()).unwrap();
+        let transaction = transaction.build().await.unwrap();
+        let mut told = transaction.receive_progress().await.unwrap();
+        loop {
+            let progress = told.next().await.unwrap();
+            // It is applied sooner than that, and nothing is downloaded.
+            if progress.args().unwrap().remaining_time > 3_000 {
+                break;
+            }
+        }
+        assert_eq!(transaction.status().await.unwrap(), "confirm");
+        let state: HostState = serde_json::from_str(&manager.get_status().await.unwrap()).unwrap();
+        let awaited = state.transaction.unwrap().confirmation.unwrap();
+        assert!((3_000..=3_600).contains(&awaited.remaining_seconds), "{awaited:?}");
+        assert!(awaited.until_seconds > 0);
+        let busy = error_name(manager.apply_live(&HashMap::new()).await);
+        assert_eq!(busy, "org.aptostree1.Error.Busy");
+        if by_number {
+            transaction.confirm().await.unwrap();
+        } else {
+            assert_eq!(manager.confirm().await.unwrap(), path);
+        }
+        let end = ends.next().await.unwrap();
+        let end = end.args().unwrap();
+        assert_eq!((end.transaction, end.outcome), (path, Outcome::Committed.name()));
+    }
+}
+
+#[actix::test]
 async fn options_that_make_no_sense_are_refused_by_name_and_begin_nothing() {
     let peers = Peers::meet(&[ACTION_UPDATE, ACTION_CHECK]).await;
     let manager = peers.manager().await;
@@ -118,6 +158,7 @@ async fn options_that_make_no_sense_are_refused_by_name_and_begin_nothing() {
         ("packages", Value::from(vec!["a\nb"])),
         ("restart", Value::from("sometimes")),
         ("target", Value::from("../x")),
+        ("confirm-timeout", Value::from(1_u32)),
     ] {
         let options = HashMap::from([(key, value)]);
         let name = error_name(manager.apply_live(&options).await);
@@ -135,6 +176,7 @@ async fn a_caller_may_look_and_not_change_where_it_is_told_so() {
     assert_eq!(error_name(manager.apply_live(&HashMap::new()).await), refused);
     assert_eq!(error_name(manager.rollback(0, &HashMap::new()).await), refused);
     assert_eq!(error_name(manager.cancel().await), refused);
+    assert_eq!(error_name(manager.confirm().await), refused);
     let dry_run = HashMap::from([("dry-run", Value::from(true))]);
     manager.apply_live(&dry_run).await.unwrap();
 }

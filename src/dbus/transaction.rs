@@ -3,8 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use actix::Addr;
-use apt_ostree_actors::coordinator::{CancelTransaction, Coordinator, ReadPlan, ReadRecord};
-use apt_ostree_proto::dbus::ACTION_CANCEL;
+use apt_ostree_actors::coordinator::{
+    CancelTransaction, ConfirmTransaction, Coordinator, ReadPlan, ReadRecord,
+};
+use apt_ostree_proto::dbus::{ACTION_CANCEL, ACTION_UPDATE};
 use apt_ostree_proto::status::TransactionStatus;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use zbus::interface;
@@ -61,6 +63,14 @@ impl Transaction {
         self.activity.note();
         self.authority.allow(&header, ACTION_CANCEL).await?;
         Ok(self.coordinator.send(CancelTransaction(self.id)).await??)
+    }
+
+    /// Confirms it.
+    async fn confirm(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        self.activity.note();
+        let caller = self.authority.allow(&header, ACTION_UPDATE).await?;
+        let request = ConfirmTransaction { id: Some(self.id), caller };
+        Ok(self.coordinator.send(request).await?.map(drop)?)
     }
 
     /// Its plan.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use apt_ostree_proto::request::LONGEST_CONFIRM_TIMEOUT_SECONDS;
 use apt_ostree_proto::step::Step;
 
 /// How long a step that was told to stop may take to return.
@@ -27,6 +28,8 @@ pub(super) fn of_step(step: Step, dwell: Duration) -> Duration {
         // With the rescue guard's time in view: it takes off what takes longer in all.
         Step::StopUnits | Step::Switch | Step::StartUnits | Step::Deploy => 15 * MINUTE,
         Step::CheckHealth => dwell + 15 * MINUTE,
+        // It ends by itself when the time is up.
+        Step::Confirm => Duration::from_secs(LONGEST_CONFIRM_TIMEOUT_SECONDS.into()) + 15 * MINUTE,
     }
 }
 

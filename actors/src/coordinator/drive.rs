@@ -1,5 +1,7 @@
-//! One transaction, from its log to its end. What it tells meanwhile is in `reporting`.
+//! One transaction, from its log to its end. What it tells meanwhile is in `reporting`, how it waits
+//! for its confirmation in `confirm`.
 
+mod confirm;
 mod reporting;
 
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
+use super::confirmation::Confirmation;
 use super::deadline;
 use super::facts::{Facts, durations};
 use super::interruption::Interruption;
@@ -43,6 +46,7 @@ pub(super) struct Drive {
     started_seconds: i64,
     began: Instant,
     interruption: Interruption,
+    confirmation: Confirmation,
     abort_recorded: bool,
     printed: Printed,
     progress: Progress,
@@ -73,7 +77,12 @@ impl Drive {
     /// A transaction that another daemon began.
     pub(super) fn resume(parts: Parts, recorded: Recorded) -> Self {
         let Recorded { id, title, request, caller, steps, started_seconds, entries, .. } = recorded;
-        let phase = Phase::Running(steps.first().copied().unwrap_or(Step::Plan));
+        let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
+        let phase = match saga::next(&steps, &marks) {
+            Ok(Command::Run(step)) => Phase::Running(step),
+            Ok(Command::Undo(step)) => Phase::Undoing(step),
+            _ => Phase::Running(steps.first().copied().unwrap_or(Step::Plan)),
+        };
         let status = TransactionStatus {
             id,
             title: title.clone(),
@@ -82,6 +91,7 @@ impl Drive {
             speed: 0,
             remaining_seconds: 0,
             cancellable: true,
+            confirmation: None,
             failure: None,
         };
         let abort_recorded = entries.iter().any(|entry| matches!(entry.mark, Mark::Aborted(_)));
@@ -92,6 +102,7 @@ impl Drive {
             progress: Progress::new(&steps),
             status: watch::Sender::new(status),
             interruption: Interruption::default(),
+            confirmation: Confirmation::default(),
             began: Instant::now(),
             printed: Printed::default(),
             abort_recorded,
@@ -117,6 +128,10 @@ impl Drive {
 
     pub(super) fn interruption(&self) -> Interruption {
         self.interruption.clone()
+    }
+
+    pub(super) fn confirmation(&self) -> Confirmation {
+        self.confirmation.clone()
     }
 
     pub(super) fn watch_status(&self) -> watch::Receiver<TransactionStatus> {
@@ -178,9 +193,10 @@ impl Drive {
         Ok(None)
     }
 
-    /// Writes down why the transaction unwinds, once; behind the pivot nothing does.
+    /// Writes down why the transaction unwinds, once; what was confirmed, or lies behind the pivot,
+    /// does not.
     async fn abort(&mut self, why: Abort) -> Result<(), Failure> {
-        if self.abort_recorded || self.is_past_pivot() {
+        if self.abort_recorded || self.is_past_pivot() || self.is_confirmed() {
             return Ok(());
         }
         self.abort_recorded = true;
@@ -193,9 +209,14 @@ impl Drive {
         saga::is_past_pivot(&self.steps, &marks)
     }
 
+    fn is_confirmed(&self) -> bool {
+        let marks: Vec<Mark> = self.entries.iter().map(|entry| entry.mark).collect();
+        saga::is_confirmed(&self.steps, &marks)
+    }
+
     async fn run_step(&mut self, step: Step) -> Result<(), Failure> {
         let attempt = self.begun(Mark::Started(step)) + 1;
-        if attempt > deadline::MOST_ATTEMPTS {
+        if attempt > deadline::MOST_ATTEMPTS && self.is_past_pivot() {
             return self.give_up(step).await;
         }
         self.enter(Phase::Running(step));
@@ -269,6 +290,9 @@ impl Drive {
     ) -> Result<(), Failure> {
         let entry = Entry::new(Mark::Succeeded(step));
         self.log(payload.map_or(entry.clone(), |payload| entry.with(payload))).await?;
+        if step == Step::Confirm {
+            self.confirmation.close(true);
+        }
         let is_empty = self.facts.plan.as_ref().is_some_and(apt_ostree_proto::plan::Plan::is_empty);
         if step == Step::Plan && is_empty && self.steps.len() > 1 {
             self.log(Entry::new(Mark::Satisfied)).await?;

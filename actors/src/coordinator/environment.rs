@@ -7,6 +7,7 @@ use apt_ostree_proto::id::BootId;
 use tokio::sync::mpsc;
 
 use crate::blocking::SharedJournal;
+use crate::clock::BootClock;
 use crate::port::Host;
 
 /// What a coordinator works with.
@@ -18,6 +19,8 @@ pub struct Environment {
     pub journal: SharedJournal,
     /// The boot that the host is in.
     pub boot: Option<BootId>,
+    /// The time since then.
+    pub clock: BootClock,
     /// Where events go.
     pub publish: Publisher,
     /// What is done when a transaction can neither go on nor unwind.

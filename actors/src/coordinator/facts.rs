@@ -8,6 +8,7 @@ use apt_ostree_proto::service::UnitState;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{CommitId, Failure, UnitName};
 
+use crate::clock::Deadline;
 use crate::journal::{Committed, Entry, Payload};
 use crate::port::{Delta, InstallReport};
 use crate::saga::Mark;
@@ -20,6 +21,7 @@ pub(super) struct Facts {
     pub(super) committed: Option<Committed>,
     /// None until a unit may have been touched.
     pub(super) unit_states: Option<BTreeMap<UnitName, UnitState>>,
+    pub(super) confirm_by: Option<Deadline>,
     pub(super) deploying: Option<CommitId>,
     pub(super) failure: Option<Failure>,
     pub(super) warnings: Vec<String>,
@@ -48,6 +50,7 @@ impl Facts {
                 self.committed = Some(*committed);
             }
             Some(Payload::UnitStates(states)) => self.unit_states = Some(states),
+            Some(Payload::ConfirmBy(deadline)) => self.confirm_by = Some(deadline),
             Some(Payload::Deploying(commit)) => self.deploying = Some(commit),
             Some(Payload::Warnings(warnings)) => self.warnings.extend(warnings),
             Some(Payload::Failure(failure)) => self.take_failure(entry.mark, failure),

@@ -56,6 +56,7 @@ impl Drive {
                 let states = ask(&workers.service, RecordStates { units }).await?;
                 Ok(Some(Payload::UnitStates(states)))
             }
+            Step::Confirm => Ok(Some(Payload::ConfirmBy(self.confirm_by()))),
             Step::Deploy => Ok(Some(Payload::Deploying(self.committed()?.tree.commit.clone()))),
             _ => Ok(None),
         }
@@ -78,6 +79,7 @@ impl Drive {
             Step::Switch => self.switch(&workers).await,
             Step::StartUnits => self.start_units(&workers).await.map(|()| None),
             Step::CheckHealth => self.check_health(&workers).await,
+            Step::Confirm => self.wait_for_confirmation(&workers).await.map(|()| None),
             Step::Deploy => self.deploy(&workers).await.map(|()| None),
             Step::Finalize => self.finalize(&workers).await.map(|()| None),
         }

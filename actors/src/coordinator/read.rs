@@ -30,6 +30,20 @@ impl Handler<WatchTransaction> for Coordinator {
     }
 }
 
+/// Request: a transaction that has begun and not ended, as it stands now.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<watch::Receiver<TransactionStatus>>")]
+pub struct WatchBegun(pub TransactionId);
+
+impl Handler<WatchBegun> for Coordinator {
+    type Result = MessageResult<WatchBegun>;
+
+    fn handle(&mut self, request: WatchBegun, _: &mut Self::Context) -> Self::Result {
+        let found = self.begun().find(|running| running.id == request.0);
+        MessageResult(found.map(|running| running.status.clone()))
+    }
+}
+
 /// Request: the host's state.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<HostState, Failure>")]

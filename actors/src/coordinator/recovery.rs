@@ -1,7 +1,9 @@
 //! What a dead daemon left is put in order before anything else happens.
 //!
 //! One rule: OSTree's list of deployments decides. Where the transaction's commit is what boots
-//! next, or is booted, the update was kept and is finished forward; else it is unwound.
+//! next, or is booted, the update was kept and is finished forward; else it is unwound. An update that
+//! waits for its confirmation, or was confirmed, is not interrupted by the end of a daemon, but by that
+//! of the boot.
 
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
@@ -15,24 +17,35 @@ use super::{Parts, deadline};
 use crate::journal::{Entry, Journal, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::port::Delta;
-use crate::saga::{Abort, Mark, is_past_pivot};
+use crate::saga::{Abort, Legacy, Mark, is_past_pivot, legacy};
 use crate::supervisor::GetWorkers;
 
-/// Takes up every transaction that has not ended, newest first.
-pub(super) async fn recover(parts: &Parts, boot: Option<&BootId>) -> Result<(), Failure> {
+/// Takes up every transaction that has not ended, newest first. Answers the one that goes on waiting
+/// for its confirmation: others must be able to call meanwhile.
+pub(super) async fn recover(
+    parts: &Parts,
+    boot: Option<&BootId>,
+) -> Result<Option<Recorded>, Failure> {
+    let mut waits = None;
     let mut unfinished = parts.journal.with(Journal::unfinished).await?;
     unfinished.reverse();
     for recorded in unfinished {
         let (id, title) = (recorded.id, &recorded.title);
+        let is_of_this_boot = recorded.boot.is_some() && recorded.boot.as_ref() == boot;
+        if is_of_this_boot && legacy(&recorded.steps, &recorded.marks()) == Legacy::Waits {
+            tracing::info!(transaction = id.0, "transaction {id}: goes on waiting: {title}");
+            waits = Some(recorded);
+            continue;
+        }
         tracing::warn!(transaction = id.0, "transaction {id}: was interrupted: {title}");
-        let mut recorded = decide(parts, recorded).await?;
-        if recorded.boot.is_none() || recorded.boot.as_ref() != boot {
+        let mut recorded = decide(parts, recorded, is_of_this_boot).await?;
+        if !is_of_this_boot {
             forget_processes(&mut recorded);
         }
         let record = Drive::resume(parts.clone(), recorded).run().await;
         parts.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
     }
-    Ok(())
+    Ok(waits)
 }
 
 /// Processes of another boot are gone, and their numbers are given anew: a unit that was started at
@@ -84,9 +97,14 @@ fn was_deploying(marks: &[Mark]) -> bool {
     marks.contains(&Mark::Started(Step::Deploy)) && !marks.contains(&Mark::Undone(Step::Deploy))
 }
 
-/// Adds the entry that says which way to go.
-async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failure> {
+/// Adds the entry that says which way to go, where the log does not.
+async fn decide(
+    parts: &Parts,
+    mut recorded: Recorded,
+    is_of_this_boot: bool,
+) -> Result<Recorded, Failure> {
     let marks = recorded.marks();
+    let legacy = legacy(&recorded.steps, &marks);
     if is_past_pivot(&recorded.steps, &marks) {
         return Ok(recorded);
     }
@@ -94,6 +112,12 @@ async fn decide(parts: &Parts, mut recorded: Recorded) -> Result<Recorded, Failu
     let entry = match deploying.filter(|_| was_deploying(&marks)) {
         Some(commit) if is_deployed(parts, commit.clone()).await? => {
             Entry::new(Mark::Succeeded(Step::Deploy))
+        }
+        _ if is_of_this_boot && legacy == Legacy::GoesOn => return Ok(recorded),
+        _ if legacy == Legacy::Waits => {
+            let text = "the host went down before anybody confirmed that it is well";
+            let failure = Failure::new(ErrorCode::NotConfirmed, text);
+            Entry::new(Mark::Failed(Step::Confirm)).with(Payload::Failure(failure))
         }
         _ => Entry::new(Mark::Aborted(Abort::Interrupted)),
     };

@@ -16,6 +16,9 @@ pub struct Settings {
     pub download: Limits,
     /// How long touched units must stay healthy.
     pub dwell: Duration,
+    /// For how long an update waits for its confirmation where nobody says otherwise; none: it waits
+    /// for none.
+    pub confirm_timeout: Option<Duration>,
     /// How many finished updates keep their trees, so that they can be rolled back.
     pub keep_updates: u32,
     /// Units that are never restarted, whatever asks for it.

@@ -3,7 +3,10 @@
 //! `journalctl MESSAGE_ID=…` finds the turning points; `TRANSACTION=`, `STEP=`, `OUTCOME=` and
 //! `FAILURE_CODE=` narrow them down.
 
+use std::time::Duration;
+
 use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::Caller;
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{Failure, TransactionId};
@@ -13,6 +16,10 @@ use crate::saga::Abort;
 
 /// A transaction began.
 const BEGUN: &str = "5b1ad1d5f0ab4d2a9dbf0ca1e6a3f1c7";
+/// It is applied, and waits for its confirmation.
+const WAITS: &str = "7d1f4a52c8f94c0f8f1be5a3d0c96b1e";
+/// It was confirmed.
+const CONFIRMED: &str = "a4f0b8d93e6c4a17b25d7c1e9f80364b";
 /// It ended well.
 const COMMITTED: &str = "0cf4d9a86d3c4c0c8bb5d3a4fd9a2e15";
 /// It failed, or was stopped, and everything is as it was.
@@ -45,6 +52,28 @@ pub(super) fn entered(id: TransactionId, phase: Phase) {
         }
         Phase::Finished(_) => {}
     }
+}
+
+/// Says that an update waits for its confirmation, and for how long.
+pub(super) fn waits(id: TransactionId, remaining: Duration) {
+    let seconds = remaining.as_secs();
+    tracing::warn!(
+        message_id = WAITS,
+        transaction = id.0,
+        seconds,
+        "transaction {id}: it is put back in {seconds} s unless somebody runs 'apt-ostree confirm'"
+    );
+}
+
+/// Says who confirmed an update.
+pub(super) fn confirmed(id: TransactionId, caller: &Caller) {
+    let uid = caller.uid;
+    tracing::info!(
+        message_id = CONFIRMED,
+        transaction = id.0,
+        uid,
+        "transaction {id}: confirmed by user {uid}: it is kept"
+    );
 }
 
 /// Says that a step failed, and why.

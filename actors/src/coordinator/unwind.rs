@@ -19,7 +19,9 @@ impl Drive {
         workers: Workers,
     ) -> Result<Vec<String>, Failure> {
         match step {
-            Step::Plan | Step::Verify | Step::CheckHealth | Step::Finalize => Ok(Vec::new()),
+            Step::Plan | Step::Verify | Step::CheckHealth | Step::Confirm | Step::Finalize => {
+                Ok(Vec::new())
+            }
             Step::Download => {
                 // All is tried: a tree that stays must not keep apt locked out.
                 let unstaged = ask(&workers.overlay, DropStage(self.id)).await;

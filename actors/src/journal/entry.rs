@@ -6,6 +6,7 @@ use apt_ostree_proto::service::UnitState;
 use apt_ostree_proto::{CommitId, Failure, UnitName};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Deadline;
 use crate::port::{CommittedTree, Delta, InstallReport};
 use crate::saga::Mark;
 use crate::service::ServicePlan;
@@ -48,6 +49,8 @@ pub enum Payload {
     Committed(Box<Committed>),
     /// Of `StopUnits`, started: what its undo needs.
     UnitStates(BTreeMap<UnitName, UnitState>),
+    /// Of Confirm, started: until when it is waited for.
+    ConfirmBy(Deadline),
     /// Of Deploy, started: what its undo and the recovery need.
     Deploying(CommitId),
     /// Of anything that failed.

@@ -1,13 +1,17 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
+use apt_ostree_proto::id::BootId;
+use tokio::time::Instant;
 
 use super::{
     DiskState, Faults, SimDisk, SimFault, SimPackages, SimProcesses, SimSystemd, SimUnit,
     UnitSnapshot,
 };
+use crate::clock::BootClock;
 use crate::port::Host;
 
 /// A whole simulated host.
@@ -21,6 +25,24 @@ pub struct SimHost {
     pub systemd: Rc<SimSystemd>,
     /// Its processes.
     pub processes: Rc<SimProcesses>,
+    time: Rc<SimTime>,
+}
+
+/// The time since the boot: that of the runtime which runs, added to that of those before it.
+#[derive(Debug, Default)]
+struct SimTime {
+    passed: Cell<Duration>,
+    last: Cell<Option<Instant>>,
+}
+
+impl SimTime {
+    fn now(&self) -> Duration {
+        let now = Instant::now();
+        let since =
+            self.last.replace(Some(now)).map_or(Duration::ZERO, |last| now.duration_since(last));
+        self.passed.set(self.passed.get() + since);
+        self.passed.get()
+    }
 }
 
 /// Everything about a host that two moments are compared by.
@@ -44,6 +66,7 @@ impl SimHost {
             packages: Rc::new(SimPackages::new()),
             systemd,
             processes: Rc::new(SimProcesses::new()),
+            time: Rc::default(),
         };
         let unit = UnitName::parse("app.service").expect("a literal unit name");
         let file = SimUnit { unit_file: "enabled".to_owned(), ..SimUnit::default() };
@@ -65,6 +88,23 @@ impl SimHost {
             systemd: Rc::clone(&self.systemd) as _,
             processes: Rc::clone(&self.processes) as _,
         }
+    }
+
+    /// The boot that it is in.
+    pub fn boot(&self) -> BootId {
+        let text = format!("{:08x}-0000-4000-8000-000000000000", self.disk.boots());
+        BootId::parse(text).expect("a UUID is a boot id")
+    }
+
+    /// The time since its boot: what passes in the runtime, and what [`SimHost::pass`] adds.
+    pub fn clock(&self) -> BootClock {
+        let time = Rc::clone(&self.time);
+        BootClock::reading(move || time.now())
+    }
+
+    /// Time passes in which no daemon runs, or the host is suspended.
+    pub fn pass(&self, time: Duration) {
+        self.time.passed.set(self.time.passed.get() + time);
     }
 
     /// Its state.

@@ -9,17 +9,18 @@ use std::time::Duration;
 use actix::Addr;
 use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, Coordinator, Environment, LastResort, Publisher, ReadRecord, Recover,
-    Settings, WatchTransaction,
+    BeginTransaction, ConfirmTransaction, Coordinator, Environment, LastResort, Publisher,
+    ReadRecord, Recover, Settings, WatchBegun, WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
-use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest};
-use apt_ostree_proto::status::Outcome;
+use apt_ostree_proto::status::{Outcome, Phase};
+use apt_ostree_proto::step::Step;
+use apt_ostree_proto::{Failure, TransactionId};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -42,6 +43,8 @@ pub(crate) fn in_system<T>(test: impl Future<Output = T>) -> T {
 pub(crate) struct Daemon {
     pub(crate) coordinator: Addr<Coordinator>,
     pub(crate) events: UnboundedReceiver<Event>,
+    /// The transaction whose end was read from the events already.
+    ended: Option<TransactionId>,
     death: Rc<Death>,
 }
 
@@ -54,29 +57,26 @@ struct Death {
 
 impl Daemon {
     pub(crate) async fn start(host: &SimHost, state: &Path) -> Self {
-        let daemon = Self::launch(host, state, Faults::default());
+        Self::start_with(host, state, settings(state)).await
+    }
+
+    pub(crate) async fn start_with(host: &SimHost, state: &Path, settings: Settings) -> Self {
+        let daemon = Self::launch(host, state, settings, Faults::default());
         daemon.coordinator.send(Recover).await.unwrap().unwrap();
         daemon
     }
 
     /// A daemon that has not recovered yet, with these faults of its journal.
-    fn launch(host: &SimHost, state: &Path, journal_faults: Faults) -> Self {
+    fn launch(host: &SimHost, state: &Path, settings: Settings, journal_faults: Faults) -> Self {
         let (publish, events) = Publisher::channel();
         let death = Rc::new(Death::default());
         let dying = Rc::clone(&death);
-        let settings = Settings {
-            state_directory: state.to_owned(),
-            archives: state.join("archives"),
-            download: Limits::default(),
-            dwell: Duration::from_secs(5),
-            keep_updates: 3,
-            never_restart: Vec::new(),
-        };
         let journal = SharedJournal::new(Journal::open(state).unwrap());
         let environment = Environment {
             host: host.ports(),
             journal: journal.disturbed_by(journal_faults),
-            boot: None,
+            boot: Some(host.boot()),
+            clock: host.clock(),
             publish,
             last_resort: LastResort::calling(move |_| {
                 dying.is_dead.set(true);
@@ -84,7 +84,7 @@ impl Daemon {
             }),
         };
         let coordinator = Coordinator::start_in(environment, settings);
-        Self { coordinator, events, death }
+        Self { coordinator, events, ended: None, death }
     }
 
     pub(crate) async fn begin(&self, target: Target) -> TransactionId {
@@ -93,7 +93,9 @@ impl Daemon {
     }
 
     pub(crate) async fn end(&mut self, id: TransactionId) -> HistoryRecord {
-        while let Some(event) = self.events.recv().await {
+        while self.ended != Some(id)
+            && let Some(event) = self.events.recv().await
+        {
             if matches!(event, Event::Finished { id: ended, .. } if ended == id) {
                 break;
             }
@@ -106,16 +108,52 @@ impl Daemon {
         self.end(id).await
     }
 
-    /// Recovers, then updates if nothing was begun before; `None` when the daemon dies of it.
-    async fn live(&mut self) -> Option<HistoryRecord> {
+    /// Reads events until the transaction waits for its confirmation, or ends; answers whether it
+    /// waits. What was read of its end is left to [`Daemon::end`].
+    pub(crate) async fn wait_or_end(&mut self, id: TransactionId) -> bool {
+        let mut is_there = false;
+        while let Some(event) = self.events.recv().await {
+            match event {
+                Event::PhaseChanged { id: told, phase } if told == id => {
+                    is_there = phase == Phase::Running(Step::Confirm);
+                }
+                Event::Progress { id: told, remaining_seconds: 1.., .. }
+                    if told == id && is_there =>
+                {
+                    return true;
+                }
+                Event::Finished { id: told, .. } if told == id => {
+                    self.ended = Some(id);
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    pub(crate) async fn confirm(&self) -> Result<TransactionId, Failure> {
+        let request = ConfirmTransaction { id: None, caller: Caller::default() };
+        self.coordinator.send(request).await.unwrap()
+    }
+
+    /// Recovers, then begins `request` if nothing was begun before, and confirms it where `confirm` says
+    /// so; `None` when the daemon dies of it.
+    async fn live(&mut self, request: &BeginTransaction, confirm: bool) -> Option<HistoryRecord> {
         let death = Rc::clone(&self.death);
         let life = async {
             self.coordinator.send(Recover).await.unwrap().ok()?;
             if let Ok((record, _)) = self.coordinator.send(ReadRecord(FIRST)).await.unwrap() {
                 return Some(record);
             }
-            let id = self.begin(upgrade()).await;
-            Some(self.end(id).await)
+            if self.coordinator.send(WatchBegun(FIRST)).await.unwrap().is_none() {
+                self.coordinator.send(request.clone()).await.unwrap().unwrap();
+            }
+            if confirm && self.wait_or_end(FIRST).await {
+                // It may be too late, and says so: what counts is how it ends.
+                drop(self.confirm().await);
+            }
+            Some(self.end(FIRST).await)
         };
         tokio::select! {
             record = life => record.filter(|_| !death.is_dead.get()),
@@ -139,14 +177,25 @@ const MOST_LIVES: usize = 8;
 pub(crate) fn live_through(
     host: &SimHost,
     state: &Path,
+    faults: impl FnMut(usize) -> (Faults, Faults),
+) -> HistoryRecord {
+    live_through_with(host, state, &begin_upgrade(), false, faults)
+}
+
+/// The same with another request, which is confirmed or not where it waits for that.
+pub(crate) fn live_through_with(
+    host: &SimHost,
+    state: &Path,
+    request: &BeginTransaction,
+    confirm: bool,
     mut faults: impl FnMut(usize) -> (Faults, Faults),
 ) -> HistoryRecord {
     for life in 0..MOST_LIVES {
         let (ports, journal) = faults(life);
         host.set_faults(&ports);
         let record = in_system(async {
-            let mut daemon = Daemon::launch(host, state, journal);
-            daemon.live().await
+            let mut daemon = Daemon::launch(host, state, settings(state), journal);
+            daemon.live(request, confirm).await
         });
         if let Some(record) = record {
             return record;
@@ -155,6 +204,18 @@ pub(crate) fn live_through(
         host.packages.drop_lock();
     }
     panic!("{MOST_LIVES} daemons died, one after the other");
+}
+
+pub(crate) fn settings(state: &Path) -> Settings {
+    Settings {
+        state_directory: state.to_owned(),
+        archives: state.join("archives"),
+        download: Limits::default(),
+        dwell: Duration::from_secs(5),
+        confirm_timeout: None,
+        keep_updates: 3,
+        never_restart: Vec::new(),
+    }
 }
 
 pub(crate) fn upgrade() -> Target {
@@ -168,6 +229,13 @@ pub(crate) fn begin_upgrade() -> BeginTransaction {
         dry_run: false,
         caller: Caller::default(),
     }
+}
+
+/// An update that is put back unless somebody confirms it in time.
+pub(crate) fn begin_upgrade_to_confirm(timeout_seconds: u32) -> BeginTransaction {
+    let mut begin = begin_upgrade();
+    begin.request.confirm_timeout_seconds = Some(timeout_seconds);
+    begin
 }
 
 /// A state directory; in memory where there is a place for it: what is tested is the order of what is
@@ -189,10 +257,20 @@ pub(crate) struct Golden {
 }
 
 pub(crate) async fn golden() -> Golden {
+    golden_of(begin_upgrade()).await
+}
+
+/// The same of another request; confirmed where it waits for that.
+pub(crate) async fn golden_of(request: BeginTransaction) -> Golden {
     let (host, state) = (SimHost::booted(), directory());
     let before = host.state();
     let calls = host.fail_call(usize::MAX - 1, SimFault::ErrorBefore);
-    let record = Daemon::start(&host, state.path()).await.update().await;
+    let mut daemon = Daemon::start(&host, state.path()).await;
+    let id = daemon.coordinator.send(request).await.unwrap().unwrap();
+    if daemon.wait_or_end(id).await {
+        daemon.confirm().await.unwrap();
+    }
+    let record = daemon.end(id).await;
     assert_eq!(record.outcome, Outcome::Committed, "{record:?}");
     let calls = calls.borrow().clone();
     Golden { before, after: host.state(), calls }

@@ -12,7 +12,7 @@ use apt_ostree_proto::status::Outcome;
 
 use crate::daemon::{Daemon, FIRST, Golden, directory, golden, in_system, live_through};
 
-const EACH: [SimFault; 5] = [
+pub(crate) const EACH: [SimFault; 5] = [
     SimFault::ErrorBefore,
     SimFault::ErrorAfter,
     SimFault::Panic,
@@ -21,11 +21,11 @@ const EACH: [SimFault; 5] = [
 ];
 
 /// A journal does not panic, and one that hangs is one whose daemon was killed in the write.
-const OF_WRITES: [SimFault; 4] =
+pub(crate) const OF_WRITES: [SimFault; 4] =
     [SimFault::ErrorBefore, SimFault::ErrorAfter, SimFault::Hang, SimFault::HangAfter];
 
 /// Has the call with the number `index` go wrong; answers where all calls are written.
-fn nth(index: usize, fault: SimFault) -> (Faults, Rc<RefCell<Vec<String>>>) {
+pub(crate) fn nth(index: usize, fault: SimFault) -> (Faults, Rc<RefCell<Vec<String>>>) {
     let calls: Rc<RefCell<Vec<String>>> = Rc::default();
     let seen = Rc::clone(&calls);
     let faults = Faults::from_hook(move |call| {
@@ -37,13 +37,16 @@ fn nth(index: usize, fault: SimFault) -> (Faults, Rc<RefCell<Vec<String>>>) {
 }
 
 /// Faults of the first daemon only.
-fn of_the_first(ports: Faults, journal: Faults) -> impl FnMut(usize) -> (Faults, Faults) {
+pub(crate) fn of_the_first(
+    ports: Faults,
+    journal: Faults,
+) -> impl FnMut(usize) -> (Faults, Faults) {
     move |life| if life == 0 { (ports.clone(), journal.clone()) } else { Default::default() }
 }
 
 /// Checks that the host is in the state that the record names. A stuck host is repaired first.
 #[track_caller]
-fn is_before_or_after(
+pub(crate) fn is_before_or_after(
     golden: &Golden,
     host: &SimHost,
     state: &Path,

@@ -19,7 +19,8 @@ use super::Options;
 pub trait Manager {
     /// Begins an update and answers its transaction at once. Options: `packages`, `install`,
     /// `remove` (`as`), `target` (`s`: a commit or `pending`), `plan` (`s`), `restart` (`s`:
-    /// `as-packages-ask`, `affected`, `never`), `force`, `refresh`, `dry-run` (`b`).
+    /// `as-packages-ask`, `affected`, `never`), `force`, `refresh`, `dry-run` (`b`),
+    /// `confirm-timeout` (`u`: seconds, 5 to 86400; 0 asks for no confirmation).
     fn apply_live(&self, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
     /// Fetches the package lists and makes the plan of a whole upgrade. Options: `refresh` (`b`).
@@ -30,6 +31,9 @@ pub trait Manager {
 
     /// Cancels the running transaction.
     fn cancel(&self) -> zbus::Result<()>;
+
+    /// Confirms the update that waits for it: it is kept. Answers its transaction.
+    fn confirm(&self) -> zbus::Result<OwnedObjectPath>;
 
     /// Takes up a transaction that ended stuck, and tries again to put it back.
     fn repair(&self) -> zbus::Result<OwnedObjectPath>;
@@ -82,6 +86,9 @@ pub trait Transaction {
     /// Cancels it.
     fn cancel(&self) -> zbus::Result<()>;
 
+    /// Confirms it, while it waits for that: it is kept.
+    fn confirm(&self) -> zbus::Result<()>;
+
     /// Its plan as JSON, once there is one; the empty text before.
     fn get_plan(&self) -> zbus::Result<String>;
 
@@ -108,7 +115,8 @@ pub trait Transaction {
     #[zbus(property)]
     fn speed(&self) -> zbus::Result<u64>;
 
-    /// Seconds until the download is complete; 0 when unknown.
+    /// Seconds until the download is complete, or, in the step `confirm`, until the update is put
+    /// back; 0 when unknown.
     #[zbus(property)]
     fn remaining_time(&self) -> zbus::Result<u32>;
 

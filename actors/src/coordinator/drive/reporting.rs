@@ -94,6 +94,7 @@ impl Drive {
             status.phase = phase;
             status.percentage = percentage;
             status.cancellable = cancellable;
+            status.confirmation = None;
             status.failure = failure;
             status.speed = 0;
             status.remaining_seconds = 0;
