@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "apt-ostree", version, about, max_term_width = 100)]
 #[command(after_help = "\
-Exit status: 0 done; 1 failed, nothing changed; 2 usage; 3 failed and rolled back; 4 applied past a
-named risk; 5 not authorized; 6 stuck, see apt-ostree repair; 7 busy; 130 cancelled and rolled back.")]
+Exit status: 0 done; 1 failed, nothing changed; 2 usage; 3 failed or not confirmed, and rolled back; 4 applied
+past a named risk; 5 not authorized; 6 stuck, see apt-ostree repair; 7 busy; 130 cancelled and rolled back.")]
 pub struct Arguments {
     /// What holds for every command.
     #[command(flatten)]
@@ -42,6 +42,8 @@ pub enum Command {
     Rollback(Rollback),
     /// Cancel the running transaction
     Cancel,
+    /// Keep the update that waits for its confirmation
+    Confirm,
     /// Try again to put back what could not be undone
     Repair,
     /// List what was done
@@ -102,6 +104,10 @@ pub struct ApplyLive {
     /// Apply exactly this plan, from --dry-run, or refuse it as stale
     #[arg(long, value_name = "ID")]
     pub plan: Option<String>,
+    /// Put everything back unless `apt-ostree confirm` comes within so many seconds: 5 to 86400, or 0
+    /// for no confirmation
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run")]
+    pub confirm_timeout: Option<u32>,
     /// Use the package lists that are there
     #[arg(long)]
     pub no_refresh: bool,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use anyhow::Context as _;
 use apt_ostree_proto::dbus::{ManagerProxy, Options};
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
@@ -12,8 +11,8 @@ use zbus::Connection;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use super::arguments::{ApplyLive, Arguments, Command, Global};
-use super::connect::{explain, manager};
-use super::follow::{Signals, Told, transaction};
+use super::connect::{explain, manager, read};
+use super::follow::{Signals, Told, recorded, transaction};
 use super::progress::Display;
 use super::terminal::{self, one_line};
 use super::{exit, render};
@@ -43,6 +42,10 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             let (_, manager) = manager().await?;
             manager.cancel().await.map_err(explain)?;
             Ok(exit::DONE)
+        }
+        Command::Confirm => {
+            let begin = async |manager: &ManagerProxy<'_>| manager.confirm().await;
+            change(global, begin, false).await
         }
         Command::Repair => {
             let begin = async |manager: &ManagerProxy<'_>| manager.repair().await;
@@ -114,6 +117,9 @@ fn options_of(apply: &ApplyLive) -> Options<'_> {
     options.insert("force", Value::from(apply.force));
     options.insert("refresh", Value::from(!apply.no_refresh));
     options.insert("dry-run", Value::from(apply.dry_run));
+    if let Some(seconds) = apply.confirm_timeout {
+        options.insert("confirm-timeout", Value::from(seconds));
+    }
     options
 }
 
@@ -135,6 +141,16 @@ async fn follow(
     let mut display = Display::new(global);
     let outcome = signals.follow(&bus, &path, |told| display.hear(told)).await?;
     Ok(Followed { bus, path, outcome })
+}
+
+impl Followed {
+    /// The transaction's record. A daemon that came later knows it by its number only.
+    async fn record(&self) -> anyhow::Result<HistoryRecord> {
+        match transaction(&self.bus, &self.path).await?.get_record().await {
+            Ok(text) if !text.is_empty() => read(&text),
+            _ => Ok(recorded(&self.bus, &self.path).await?.record),
+        }
+    }
 }
 
 /// Makes and prints a plan.
@@ -160,12 +176,13 @@ async fn change(
     begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
     unchanged_exit_77: bool,
 ) -> anyhow::Result<u8> {
-    let Followed { bus, path, outcome } = follow(global, begin).await?;
-    let proxy = transaction(&bus, &path).await?;
-    let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
+    let followed = follow(global, begin).await?;
+    let record = followed.record().await?;
+    let Followed { bus, path, outcome } = followed;
     let status = ended(global, &record)?;
     if outcome == Outcome::NothingToDo && !global.json && !global.quiet {
         // Why a package that was named did not change.
+        let proxy = transaction(&bus, &path).await?;
         let plan: Option<Plan> = match proxy.get_plan().await.map_err(explain)?.as_str() {
             "" => None,
             text => Some(read(text)?),
@@ -233,9 +250,4 @@ fn describe(told: &Told) -> Option<String> {
         Told::Finished { outcome } => format!("finished: {outcome}"),
         Told::Progress { .. } => return None,
     })
-}
-
-fn read<T: serde::de::DeserializeOwned>(text: &str) -> anyhow::Result<T> {
-    serde_json::from_str(text)
-        .context("the daemon's answer is not understood; are the versions equal?")
 }

@@ -8,13 +8,24 @@ use zbus::Connection;
 /// The system bus and the manager on it.
 pub(super) async fn manager() -> anyhow::Result<(Connection, ManagerProxy<'static>)> {
     let bus = Connection::system().await.context("cannot reach the system bus")?;
-    let manager = ManagerProxy::builder(&bus)
+    let manager = manager_on(&bus).await?;
+    Ok((bus, manager))
+}
+
+/// The manager on this bus.
+pub(super) async fn manager_on(bus: &Connection) -> anyhow::Result<ManagerProxy<'static>> {
+    ManagerProxy::builder(bus)
         // Every property is read when it is wanted: a cache costs a round trip that few commands use.
         .cache_properties(zbus::proxy::CacheProperties::No)
         .build()
         .await
-        .context("cannot speak with the daemon")?;
-    Ok((bus, manager))
+        .context("cannot speak with the daemon")
+}
+
+/// Reads what the daemon answered.
+pub(super) fn read<T: serde::de::DeserializeOwned>(text: &str) -> anyhow::Result<T> {
+    serde_json::from_str(text)
+        .context("the daemon's answer is not understood; are the versions equal?")
 }
 
 /// What the daemon's answer means: its own failures come back as such.

@@ -1,13 +1,17 @@
 //! Waits for a transaction's end and hands on what it tells meanwhile.
 
 use anyhow::{Context as _, bail};
-use apt_ostree_proto::dbus::{BUS_NAME, TRANSACTION_PATH, TransactionProxy};
-use apt_ostree_proto::status::Outcome;
+use apt_ostree_proto::dbus::{BUS_NAME, TRANSACTION_PATH, TransactionProxy, transaction_of_path};
+use apt_ostree_proto::record::FinishedTransaction;
+use apt_ostree_proto::status::{HostState, Outcome};
+use apt_ostree_proto::step::Step;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use zbus::message::Type;
 use zbus::zvariant::OwnedObjectPath;
 use zbus::{Connection, MatchRule, Message, MessageStream};
+
+use super::connect::{explain, manager_on, read as understood};
 
 /// How many signals are kept for a client that is slow to read them; more than any transaction sends
 /// in the time that a terminal takes to draw.
@@ -60,7 +64,8 @@ impl Signals {
     }
 
     /// Hands on what `transaction` tells until it ends. A daemon that dies in the middle ends this
-    /// with an error: its successor puts the host in order.
+    /// with an error: its successor puts the host in order. Not while the transaction waits for its
+    /// confirmation: the successor does so, too.
     pub(super) async fn follow(
         &mut self,
         bus: &Connection,
@@ -68,11 +73,22 @@ impl Signals {
         mut hear: impl FnMut(&Told),
     ) -> anyhow::Result<Outcome> {
         let mut owner = owner_changes(bus).await?;
+        let mut waits = false;
         loop {
             let next = tokio::select! {
                 biased;
                 next = self.next() => next?,
                 lost = owner.next() => match lost {
+                    Some(()) if waits => {
+                        let found = after_its_daemon(bus, transaction).await.context(
+                            "the daemon went away while the update waits for its confirmation: see \
+                             apt-ostree status",
+                        )?;
+                        match found {
+                            Some(outcome) => return Ok(outcome),
+                            None => continue,
+                        }
+                    }
                     Some(()) => bail!(
                         "the daemon went away in the middle; it puts the host in order when it \
                          starts again: see apt-ostree status"
@@ -85,12 +101,40 @@ impl Signals {
                 continue;
             }
             hear(&told);
+            if let Told::Phase { state, detail } = &told {
+                waits = state == "running" && detail == Step::Confirm.name();
+            }
             if let Told::Finished { outcome } = &told {
                 return Outcome::parse(outcome)
                     .with_context(|| format!("the daemon speaks of an outcome \"{outcome}\""));
             }
         }
     }
+}
+
+/// How a transaction ended whose daemon went away while it waited; `None` when it waits on.
+async fn after_its_daemon(
+    bus: &Connection,
+    transaction: &OwnedObjectPath,
+) -> anyhow::Result<Option<Outcome>> {
+    // The call has the next daemon started, if nobody else does.
+    let text = manager_on(bus).await?.get_status().await.map_err(explain)?;
+    let state: HostState = understood(&text)?;
+    let running = state.transaction.map(|running| running.id);
+    if running.is_some() && running == transaction_of_path(transaction) {
+        return Ok(None);
+    }
+    Ok(Some(recorded(bus, transaction).await?.record.outcome))
+}
+
+/// A transaction that has ended, as the history has it.
+pub(super) async fn recorded(
+    bus: &Connection,
+    transaction: &OwnedObjectPath,
+) -> anyhow::Result<FinishedTransaction> {
+    let id = transaction_of_path(transaction).context("the daemon speaks of no transaction")?;
+    let text = manager_on(bus).await?.get_record(id.0).await.map_err(explain)?;
+    understood(&text)
 }
 
 /// One item each time the daemon loses its name.

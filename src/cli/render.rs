@@ -6,7 +6,7 @@ use apt_ostree_proto::package::{Action, PackageChange};
 use apt_ostree_proto::plan::{Plan, TreeSource};
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
-use apt_ostree_proto::status::{HostState, Outcome};
+use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
@@ -110,6 +110,14 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     let foreign = if state.foreign_pending { "  (deployed by another program)" } else { "" };
     writeln!(out, "next boot {}{foreign}", state.next.short())?;
     match &state.transaction {
+        Some(TransactionStatus { id, title, confirmation: Some(awaited), .. }) => {
+            writeln!(out, "now       {id}: {}, waits for confirmation", one_line(title))?;
+            let (until, left) = (date(awaited.until_seconds), awaited.remaining_seconds);
+            writeln!(
+                out,
+                "          put back at {until} ({left} s left) unless: apt-ostree confirm"
+            )?;
+        }
         Some(transaction) => writeln!(
             out,
             "now       {}: {}, {} {} ({} %)",

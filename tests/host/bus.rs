@@ -140,7 +140,7 @@ fn the_interface_describes_itself_and_the_bus_starts_a_daemon_that_left() {
     let [name, path, interface] = MANAGER;
     let description = host.run(["busctl", "introspect", name, path, interface]).success();
     for (kind, members) in [
-        ("method", "ApplyLive Check Rollback Cancel GetStatus GetHistory GetRecord"),
+        ("method", "ApplyLive Check Rollback Cancel Confirm GetStatus GetHistory GetRecord"),
         ("signal", "TransactionAdded TransactionRemoved UpdatesChanged"),
         ("property", "Version ActiveTransaction BootedCommit RunningCommit"),
     ] {

@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod bus;
+mod confirm;
 mod kernel;
 mod own_update;
 mod plan;

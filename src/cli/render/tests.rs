@@ -75,6 +75,12 @@ fn state_with(text: &str) -> Value {
     })
 }
 
+fn waiting_state_with(text: &str) -> Value {
+    let mut state = state_with(text);
+    state["transaction"]["confirmation"] = json!({ "until_seconds": 60, "remaining_seconds": 9 });
+    state
+}
+
 fn shown<T: serde::de::DeserializeOwned>(
     value: Value,
     draw: fn(&mut dyn Write, &T) -> io::Result<()>,
@@ -89,12 +95,20 @@ fn everything_with(text: &str) -> Vec<String> {
         shown(plan_with(text), plan),
         shown(plan_with(text), refusals),
         shown(state_with(text), state),
+        shown(waiting_state_with(text), state),
         shown(json!([record_with(text, "failed")]), history),
         shown(record_with(text, "failed"), finished),
         failure_text(&failure, false),
     ];
     all.extend(["committed", "failed"].map(|outcome| shown(record_with(text, outcome), record)));
     all
+}
+
+#[test]
+fn an_update_that_waits_says_until_when_and_what_keeps_it() {
+    let text = shown(waiting_state_with("x"), state);
+    assert!(text.contains("waits for confirmation"), "{text}");
+    assert!(text.contains("1970-01-01 00:01:00Z (9 s left) unless: apt-ostree confirm"), "{text}");
 }
 
 #[test]

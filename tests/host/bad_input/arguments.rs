@@ -55,6 +55,7 @@ fn names_that_are_none_are_refused_by_the_command_line() {
     bench.refuses("nothing to undo", &["rollback"], absent(&["no update"]));
     bench.refuses("nothing of that number", &["rollback", "99"], absent(&["99"]));
     bench.refuses("nothing to cancel", &["cancel"], absent(&["no transaction"]));
+    bench.refuses("nothing to confirm", &["confirm"], absent(&["no update waits"]));
     bench.refuses(
         "unknown commit",
         &["apply-live", &format!("--target={}", "a".repeat(64))],
@@ -86,6 +87,9 @@ fn malformed_calls_are_refused_on_the_bus_by_the_name_of_the_error() {
         (vec![("target", Value::from("../../etc"))], "target"),
         (vec![("target", Value::from("pending")), ("remove", name("hello-svc"))], "combined"),
         (vec![("plan", Value::from(7_u64))], "a string"),
+        (vec![("confirm-timeout", Value::from(60_i32))], "an unsigned number"),
+        (vec![("confirm-timeout", Value::from(4_u32))], "5 to 86400"),
+        (vec![("confirm-timeout", Value::from(u32::MAX))], "5 to 86400"),
     ] {
         bench.refuses_call("ApplyLive", &options(&wrong), INVALID, told);
     }
@@ -108,6 +112,7 @@ fn malformed_calls_are_refused_on_the_bus_by_the_name_of_the_error() {
         bench.refuses_call("GetRecord", &(missing,), NOT_FOUND, &missing.to_string());
     }
     bench.refuses_call("Cancel", &(), NOT_FOUND, "no transaction");
+    bench.refuses_call("Confirm", &(), NOT_FOUND, "no update waits");
     bench.refuses_call("Repair", &(), NOT_FOUND, "stuck");
     // Not even a call of a method that there is.
     bench.refuses_call("ApplyLive", &("packages",), "org.freedesktop.zbus.Error", "a{sv}");
