@@ -91,6 +91,9 @@ pub struct Rollback {
     /// How many updates can be undone; their trees stay on the disk, where they take the space of
     /// the files in which they differ.
     pub keep_updates: u32,
+    /// How many bytes these trees may occupy beside what is deployed and what has a name; the oldest
+    /// go first, and the newest update can be undone in any case. Without it there is no limit.
+    pub keep_bytes: Option<u64>,
     /// For how many seconds every update waits for `apt-ostree confirm` before it is put back; 0: none
     /// does, unless `--confirm-timeout` asks for it.
     pub confirm_timeout_seconds: u32,
@@ -98,7 +101,7 @@ pub struct Rollback {
 
 impl Default for Rollback {
     fn default() -> Self {
-        Self { keep_updates: 5, confirm_timeout_seconds: 0 }
+        Self { keep_updates: 5, keep_bytes: None, confirm_timeout_seconds: 0 }
     }
 }
 
@@ -275,6 +278,8 @@ mod tests {
             "[download]\nstall-seconds = 0",
             "[rollback]\nkeep-updates = 0",
             "[rollback]\nconfirm-timeout-seconds = 4",
+            "[rollback]\nkeep-bytes = -1",
+            "[rollback]\nkeep-bytes = \"2 GB\"",
             "\u{1b}[2J = 3",
             &"x".repeat(10_000),
         ] {

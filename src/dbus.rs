@@ -10,6 +10,7 @@ mod error;
 mod manager;
 mod objects;
 mod options;
+mod points;
 mod refusal;
 mod relay;
 mod transaction;

@@ -3,9 +3,12 @@
 //!
 //! Modules in reading order: `drive` runs one transaction from its log to its end, with the
 //! effects of each step in `forward` and of each undo in `unwind`; `confirmation` is how one that
-//! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump`
-//! and `told` write its two logs; `read` answers questions; `prune` forgets what is old.
+//! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what
+//! a transaction knows and how far it is; `pump` and `told` write its two logs; `read` answers
+//! questions; `prune` forgets what is old; `retention` keeps what rollbacks need, `points` names it,
+//! `compare` tells states apart.
 
+mod compare;
 mod confirmation;
 mod deadline;
 mod drive;
@@ -13,11 +16,13 @@ mod environment;
 mod facts;
 mod forward;
 mod interruption;
+mod points;
 mod progress;
 mod prune;
 mod pump;
 mod read;
 mod recovery;
+mod retention;
 mod settings;
 mod stale;
 mod told;
@@ -35,10 +40,12 @@ use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::watch;
 
+pub use compare::CompareStates;
 pub use confirmation::{ConfirmTransaction, EndWaiting};
 pub use environment::{Environment, LastResort, Publisher};
+pub use points::{MOST_POINTS, NamePoint, RemovePoint, TargetOfPoint};
 pub use read::{
-    DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
+    Annotate, DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
     WatchTransaction,
 };
 pub use recovery::{Leftover, leftovers};
@@ -70,6 +77,8 @@ pub struct Coordinator {
     beside: Option<Running>,
     recovering: bool,
     stopping: bool,
+    /// A rollback point is about to be written down.
+    naming: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +121,7 @@ impl Coordinator {
             beside: None,
             recovering: true,
             stopping: false,
+            naming: false,
         };
         coordinator.start()
     }
@@ -159,6 +169,9 @@ impl Coordinator {
         }
         if self.stopping {
             return Err(Failure::new(ErrorCode::Busy, "the daemon is about to stop"));
+        }
+        if self.naming && !for_dry_run {
+            return Err(Failure::new(ErrorCode::Busy, "a rollback point is being named"));
         }
         let gives_way = |running: &&Running| !for_dry_run && running.is_dry_run;
         let first = self.waiting.as_ref().map(|(_, next)| next).or(self.running.as_ref());

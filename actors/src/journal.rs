@@ -9,6 +9,7 @@
 //! Schema changes are additive: an older daemon can recover what a newer one wrote.
 
 mod entry;
+mod points;
 mod prune;
 mod schema;
 
@@ -26,6 +27,7 @@ use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
 
 use crate::saga::Mark;
 pub use entry::{Committed, Entry, Payload};
+pub use points::{LONGEST_WAY_BACK, Standing};
 pub use prune::{RECORDS_KEPT, UPDATES_KEPT};
 
 /// The database's file name within the state directory.
@@ -318,12 +320,13 @@ impl Journal {
 
     /// The newest update that was kept and not rolled back since.
     pub fn newest_update(&self) -> Result<Option<HistoryRecord>, Failure> {
-        let mut undone_from = TransactionId(u64::MAX);
-        for record in self.newest_kept(RECORDS_KEPT)? {
-            match record.request.target {
-                Target::Before(id) => undone_from = undone_from.min(id),
-                _ if record.id < undone_from => return Ok(Some(record)),
-                _ => {}
+        let standing = self.standing()?;
+        for id in standing.kept.iter().filter(|id| !standing.undone.contains(id)) {
+            let record = self.record(*id)?;
+            let is_update =
+                |record: &HistoryRecord| !matches!(record.request.target, Target::Before(_));
+            if record.as_ref().is_some_and(is_update) {
+                return Ok(record);
             }
         }
         Ok(None)

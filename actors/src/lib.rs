@@ -11,6 +11,7 @@ pub mod blocking;
 pub mod clock;
 pub mod context;
 pub mod coordinator;
+pub mod difference;
 pub mod download;
 pub mod health;
 pub mod journal;

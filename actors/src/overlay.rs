@@ -1,14 +1,19 @@
 //! The overlay actor: staging areas, commits, the switch, deployments.
 
+mod points;
+
+pub use points::{CompareTrees, HoldPoint, ReleasePoint};
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use apt_ostree_proto::point::KeptUpdate;
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
 use crate::context::StepContext;
 use crate::port::{
-    CommittedTree, Delta, DeltaSource, Files, Host, HostTree, Mounts, PortResult, Tree,
+    CommittedTree, Delta, DeltaSource, Files, Host, HostTree, Mounts, PortResult, Retention, Tree,
     TreeMetadata,
 };
 
@@ -357,20 +362,21 @@ impl Handler<Undeploy> for OverlayActor {
 }
 
 /// Request: stage the deployment too, so that late edits of `/etc` are merged at shutdown; collapse
-/// the covered mount; drop what no later rollback needs. Idempotent.
+/// the covered mount; drop what no later rollback needs. Answers the updates that can be undone.
+/// Idempotent.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "PortResult<()>")]
+#[rtype(result = "PortResult<Vec<KeptUpdate>>")]
 pub struct FinalizeTree {
     /// The commit.
     pub commit: CommitId,
-    /// The transactions whose trees and kept files a later rollback needs.
-    pub keep: Vec<TransactionId>,
+    /// What later rollbacks need.
+    pub retention: Retention,
     /// The step.
     pub context: StepContext,
 }
 
 impl Handler<FinalizeTree> for OverlayActor {
-    type Result = ResponseFuture<PortResult<()>>;
+    type Result = ResponseFuture<PortResult<Vec<KeptUpdate>>>;
 
     fn handle(&mut self, request: FinalizeTree, _: &mut Self::Context) -> Self::Result {
         let this = self.clone();
@@ -395,8 +401,8 @@ impl OverlayActor {
         .with_hint("The rescue guard takes it off when the update takes too long: see the journal of apt-ostree-guard-*."))
     }
 
-    async fn finalize(&self, request: FinalizeTree) -> PortResult<()> {
-        let FinalizeTree { commit, keep, context } = request;
+    async fn finalize(&self, request: FinalizeTree) -> PortResult<Vec<KeptUpdate>> {
+        let FinalizeTree { commit, retention, context } = request;
         let id = context.transaction;
         // The update is kept: no part's failure excuses another, and the first is told.
         let parts = [
@@ -405,8 +411,8 @@ impl OverlayActor {
             self.files.append_logs(id).await,
             self.mounts.collapse(id).await,
             self.tree.drop_stage(id).await,
-            self.tree.clean_up(&keep).await,
         ];
-        parts.into_iter().collect()
+        let kept = self.tree.clean_up(&retention).await;
+        parts.into_iter().collect::<PortResult<()>>().and(kept)
     }
 }

@@ -216,6 +216,29 @@ fn digest(inputs: &impl Serialize) -> PlanId {
     PlanId::parse(digits).expect("a SHA-256 digest in lower-case hexadecimal is a plan id")
 }
 
+/// Request: the packages that differ between the trees of two commits.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<Vec<PackageChange>>")]
+pub struct ComparePackages {
+    /// The one.
+    pub old: CommitId,
+    /// The other.
+    pub new: CommitId,
+    /// How it is cancelled.
+    pub context: StepContext,
+}
+
+impl Handler<ComparePackages> for PackageActor {
+    type Result = ResponseFuture<PortResult<Vec<PackageChange>>>;
+
+    fn handle(&mut self, request: ComparePackages, _: &mut Self::Context) -> Self::Result {
+        let packages = Rc::clone(&self.packages);
+        Box::pin(
+            async move { packages.difference(&request.old, &request.new, &request.context).await },
+        )
+    }
+}
+
 /// Request: install the packages in the staged root.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<InstallReport>")]

@@ -13,6 +13,7 @@ mod unit_files;
 
 pub(crate) use decide::predict;
 pub(crate) use run::{describe, quoted_log};
+pub(crate) use unit_files::Described;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

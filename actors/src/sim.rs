@@ -7,7 +7,7 @@ mod packages;
 mod processes;
 mod systemd;
 
-pub use disk::{DiskState, SimDisk, sim_commit, sim_file};
+pub use disk::{DiskState, SIM_TREE_BYTES, SimDisk, sim_commit, sim_file};
 pub use host::{SimHost, WorldState};
 pub use packages::SimPackages;
 pub use processes::{SimProcess, SimProcesses};

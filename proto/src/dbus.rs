@@ -30,6 +30,8 @@ pub const ACTION_UPDATE: &str = "org.aptostree1.apply-update";
 pub const ACTION_CHECK: &str = "org.aptostree1.check-updates";
 /// The polkit action for undoing an update.
 pub const ACTION_ROLL_BACK: &str = "org.aptostree1.roll-back";
+/// The polkit action for naming rollback points and removing their names.
+pub const ACTION_POINTS: &str = "org.aptostree1.manage-points";
 /// The polkit action for mending a host that is stuck.
 pub const ACTION_REPAIR: &str = "org.aptostree1.repair-host";
 /// The polkit action for cancelling somebody's transaction.

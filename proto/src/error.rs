@@ -38,6 +38,8 @@ codes! {
     Locked => "Wait until the other program has finished, then try again.",
     /// There is no such transaction, plan or package.
     NotFound => "See apt-ostree history and apt-ostree status.",
+    /// There is as much of it as can be.
+    LimitReached => "Remove a rollback point that is not needed: apt-ostree point --remove NAME.",
     /// The daemon is not installed, or cannot be started.
     DaemonUnavailable => "See the journal: journalctl -u apt-ostreed.",
     /// The configuration cannot be used.

@@ -178,6 +178,35 @@ name!(
     }
 );
 
+/// Longer names make tables unreadable; `OSTree` keeps a point as a file of this name.
+const LONGEST_POINT_NAME: usize = 64;
+/// From so many digits on a text is taken for the beginning of a commit: what [`CommitId::short`] shows.
+pub(crate) const SHORTEST_COMMIT_PREFIX: usize = 12;
+
+name!(
+    /// The name that an admin gives to a rollback point. It begins with a letter, so that it is no
+    /// transaction's number, and it is neither a word nor a commit that [`Reference`] understands.
+    ///
+    /// [`Reference`]: crate::point::Reference
+    PointName, "point name", |text| {
+        let first = text.bytes().next().ok_or("it is empty")?;
+        if !first.is_ascii_alphabetic() {
+            return Err("it must begin with a letter");
+        }
+        if text.len() > LONGEST_POINT_NAME {
+            return Err("it is too long");
+        }
+        if ["running", "booted", "next", "pending", "last"].contains(&text) {
+            return Err("the word has a meaning of its own");
+        }
+        if text.len() >= SHORTEST_COMMIT_PREFIX && all(text, |b| b.is_ascii_hexdigit()) {
+            return Err("it could be taken for a commit");
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if all(text, allowed) { Ok(()) } else { Err("it may hold only letters, digits, '-', '_' and '.'") }
+    }
+);
+
 impl CommitId {
     /// The first twelve digits, enough for people to tell commits apart.
     pub fn short(&self) -> &str {
@@ -240,6 +269,22 @@ mod tests {
         }
         for bad in ["", "nginx", ".service", "a.", "-x.service", "a b.service", "a/b.service"] {
             assert!(UnitName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn point_names_are_told_from_everything_else_that_names_a_state() {
+        for good in ["a", "before-migration", "v1.2_3", "deadbeef", "Running"] {
+            assert!(PointName::parse(good).is_ok(), "{good}");
+        }
+        let long = "a-".repeat(33);
+        let commit = "ab".repeat(32);
+        for bad in
+            ["", "7", "-x", ".x", "running", "next", "a/b", "a b", "a\nb", "ä", "deadbeefcafe"]
+                .into_iter()
+                .chain([long.as_str(), commit.as_str()])
+        {
+            assert!(PointName::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,11 +4,13 @@
 //! that names are well formed, and says how they look on the wire.
 
 pub mod dbus;
+pub mod difference;
 pub mod error;
 pub mod event;
 pub mod id;
 pub mod package;
 pub mod plan;
+pub mod point;
 pub mod record;
 pub mod request;
 pub mod service;
@@ -16,4 +18,4 @@ pub mod status;
 pub mod step;
 
 pub use error::{ErrorCode, Failure};
-pub use id::{CommitId, PackageName, PlanId, Sha256, TransactionId, UnitName, Version};
+pub use id::{CommitId, PackageName, PlanId, PointName, Sha256, TransactionId, UnitName, Version};

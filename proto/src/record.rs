@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::id::{CommitId, TransactionId};
+use crate::id::{CommitId, PointName, TransactionId};
 use crate::package::PackageChange;
 use crate::request::{Caller, UpdateRequest};
 use crate::service::UnitEffect;
@@ -42,12 +42,41 @@ pub struct HistoryRecord {
     pub warnings: Vec<String>,
 }
 
+/// Whether a transaction that changed the host can be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RollbackState {
+    /// It can: `apt-ostree rollback ID`.
+    Possible,
+    /// It has been.
+    Undone,
+    /// Not any more: the tree before it is not kept.
+    Gone,
+}
+
+/// A record with what has become of its transaction since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The record.
+    #[serde(flatten)]
+    pub record: HistoryRecord,
+    /// Whether it can be undone; none when it changed nothing.
+    #[serde(default)]
+    pub rollback: Option<RollbackState>,
+    /// What the tree before it occupies, which nothing else keeps; none when that is not known.
+    #[serde(default)]
+    pub kept_bytes: Option<u64>,
+    /// The rollback points that name the state it led to.
+    #[serde(default)]
+    pub points: Vec<PointName>,
+}
+
 /// A record with the lines that its transaction's tools printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishedTransaction {
     /// The record.
     #[serde(flatten)]
-    pub record: HistoryRecord,
+    pub entry: HistoryEntry,
     /// The log's last lines.
     pub log: Vec<String>,
 }

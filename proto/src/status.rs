@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::id::{CommitId, TransactionId};
+use crate::point::{KeptUpdate, Point};
 use crate::record::HistoryRecord;
 use crate::step::Step;
 
@@ -165,4 +166,10 @@ pub struct HostState {
     pub last: Option<HistoryRecord>,
     /// Whether an undo failed: nothing new is begun until `apt-ostree repair` has mended it.
     pub stuck: bool,
+    /// The named rollback points, oldest first.
+    #[serde(default)]
+    pub points: Vec<Point>,
+    /// The updates that can be undone, newest first, with what that costs.
+    #[serde(default)]
+    pub kept: Vec<KeptUpdate>,
 }

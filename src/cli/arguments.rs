@@ -38,8 +38,12 @@ pub enum Command {
     Check(Check),
     /// Change the running system
     ApplyLive(ApplyLive),
-    /// Undo an update: the last one, or ID and everything later
+    /// Undo an update: the last one, or ID and everything later; or go back to a named point
     Rollback(Rollback),
+    /// Name the state that runs now, or what update ID led to, so that it is kept; or list the names
+    Point(Point),
+    /// Show what differs between two states: packages, files, units
+    Diff(Diff),
     /// Cancel the running transaction
     Cancel,
     /// Keep the update that waits for its confirmation
@@ -119,11 +123,38 @@ pub struct ApplyLive {
 /// `apt-ostree rollback`
 #[derive(Clone, Debug, Args)]
 pub struct Rollback {
-    /// The transaction to undo, with everything later; the last update when absent
-    pub id: Option<u64>,
+    /// The transaction to undo, with everything later, or the point to go back to; the last update
+    /// when absent
+    #[arg(value_name = "ID|NAME")]
+    pub to: Option<String>,
     /// Show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `apt-ostree point`
+#[derive(Clone, Debug, Args)]
+pub struct Point {
+    /// The name
+    pub name: Option<String>,
+    /// The update whose result gets it; what runs now when absent
+    pub id: Option<u64>,
+    /// Remove this name: nothing is kept for it any more
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "id"])]
+    pub remove: Option<String>,
+}
+
+/// `apt-ostree diff`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+A state is 'running', 'booted', 'next', an update's number (what it led to), a point's name, or a
+commit: its 64 digits, or the first twelve of one that this host knows.")]
+pub struct Diff {
+    /// The one state
+    pub old: String,
+    /// The other
+    #[arg(default_value = "running")]
+    pub new: String,
 }
 
 /// `apt-ostree history`

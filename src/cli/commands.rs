@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use apt_ostree_proto::dbus::{ManagerProxy, Options};
 use apt_ostree_proto::plan::Plan;
-use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::record::{FinishedTransaction, HistoryEntry, HistoryRecord};
 use apt_ostree_proto::status::{HostState, Outcome};
 use clap::CommandFactory as _;
 use zbus::Connection;
@@ -15,7 +15,7 @@ use super::connect::{explain, manager, read};
 use super::follow::{Signals, Told, recorded, transaction};
 use super::progress::Display;
 use super::terminal::{self, one_line};
-use super::{exit, render};
+use super::{exit, points, render};
 
 /// Runs the command; answers the exit status.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -29,8 +29,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         }
         Command::ApplyLive(apply) => apply_live(global, apply).await,
         Command::Rollback(rollback) => {
-            let id = rollback.id.unwrap_or(0);
-            let options = HashMap::from([("dry-run", Value::from(rollback.dry_run))]);
+            let (id, mut options) = points::rollback_to(rollback.to.as_deref())?;
+            options.insert("dry-run", Value::from(rollback.dry_run));
             let begin = async |manager: &ManagerProxy<'_>| manager.rollback(id, &options).await;
             if rollback.dry_run {
                 plan(global, begin, false).await
@@ -38,6 +38,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
                 change(global, begin, false).await
             }
         }
+        Command::Point(point) => points::point(global, point).await,
+        Command::Diff(diff) => points::diff(global, diff).await,
         Command::Cancel => {
             let (_, manager) = manager().await?;
             manager.cancel().await.map_err(explain)?;
@@ -54,8 +56,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::History(history) => {
             let (_, manager) = manager().await?;
             let text = manager.get_history(history.limit).await.map_err(explain)?;
-            let records: Vec<HistoryRecord> = read(&text)?;
-            render::data(global, &records, render::history)
+            let entries: Vec<HistoryEntry> = read(&text)?;
+            render::data(global, &entries, render::history)
         }
         Command::Show { id } => {
             let (_, manager) = manager().await?;
@@ -148,7 +150,7 @@ impl Followed {
     async fn record(&self) -> anyhow::Result<HistoryRecord> {
         match transaction(&self.bus, &self.path).await?.get_record().await {
             Ok(text) if !text.is_empty() => read(&text),
-            _ => Ok(recorded(&self.bus, &self.path).await?.record),
+            _ => Ok(recorded(&self.bus, &self.path).await?.entry.record),
         }
     }
 }

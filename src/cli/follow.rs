@@ -124,7 +124,7 @@ async fn after_its_daemon(
     if running.is_some() && running == transaction_of_path(transaction) {
         return Ok(None);
     }
-    Ok(Some(recorded(bus, transaction).await?.record.outcome))
+    Ok(Some(recorded(bus, transaction).await?.entry.record.outcome))
 }
 
 /// A transaction that has ended, as the history has it.

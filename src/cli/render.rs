@@ -1,10 +1,17 @@
 //! Data for people, and the same data for programs.
 
+mod history;
+mod points;
+
+use history::date;
+pub(super) use history::{finished, history};
+pub(super) use points::{difference, point, points};
+
 use std::io::{self, IsTerminal as _, Write};
 
 use apt_ostree_proto::package::{Action, PackageChange};
 use apt_ostree_proto::plan::{Plan, TreeSource};
-use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
 use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure};
@@ -22,13 +29,13 @@ const MOST_REASONS: usize = 3;
 const LONGEST_USAGE_LINE: usize = 300;
 
 /// Prints `value` as JSON or through `draw`, to standard output.
-pub(super) fn data<T: Serialize>(
+pub(super) fn data<T: Serialize + ?Sized>(
     global: &Global,
     value: &T,
     draw: fn(&mut dyn Write, &T) -> io::Result<()>,
 ) -> anyhow::Result<u8> {
     if global.json {
-        terminal::print_json(value)?;
+        terminal::print_json(&value)?;
     } else {
         terminal::print(&drawn(value, draw)?)?;
     }
@@ -36,7 +43,7 @@ pub(super) fn data<T: Serialize>(
 }
 
 /// What `draw` makes of `value`.
-fn drawn<T>(
+fn drawn<T: ?Sized>(
     value: &T,
     draw: impl FnOnce(&mut dyn Write, &T) -> io::Result<()>,
 ) -> anyhow::Result<String> {
@@ -131,6 +138,15 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     }
     if let Some(last) = &state.last {
         writeln!(out, "last      {}: {}, {}", last.id, one_line(&last.title), last.outcome.name())?;
+    }
+    if !state.points.is_empty() {
+        let names: Vec<&str> = state.points.iter().map(|point| point.name.as_str()).collect();
+        writeln!(out, "points    {}", names.join(", "))?;
+    }
+    if !state.kept.is_empty() {
+        let ids: Vec<String> = state.kept.iter().map(|update| update.id.to_string()).collect();
+        let bytes = state.kept.iter().map(|update| update.bytes).sum();
+        writeln!(out, "undoable  {}  ({} kept for it)", ids.join(", "), HumanBytes(bytes))?;
     }
     if state.stuck {
         writeln!(out, "stuck     an undo failed: run apt-ostree repair")?;
@@ -309,50 +325,6 @@ pub(super) fn record(out: &mut dyn Write, record: &HistoryRecord) -> io::Result<
 #[expect(clippy::cast_precision_loss, reason = "durations are shown with one digit")]
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1000.0
-}
-
-/// The history.
-pub(super) fn history(out: &mut dyn Write, records: &Vec<HistoryRecord>) -> io::Result<()> {
-    let mut table = table(&["ID", "WHEN", "WHO", "WHAT", "RESULT", "PACKAGES", "SECONDS"]);
-    for record in records {
-        table.add_row([
-            record.id.to_string(),
-            date(record.started_seconds),
-            format!("uid {}", record.caller.uid),
-            one_line(&record.title).into_owned(),
-            record.outcome.name().to_owned(),
-            record.changes.len().to_string(),
-            format!("{:.1}", seconds(record.duration_milliseconds)),
-        ]);
-    }
-    writeln!(out, "{}", table.trim_fmt())
-}
-
-fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
-        .unwrap_or_default()
-}
-
-/// One finished transaction, whole.
-pub(super) fn finished(out: &mut dyn Write, finished: &FinishedTransaction) -> io::Result<()> {
-    let FinishedTransaction { record, log } = finished;
-    writeln!(
-        out,
-        "{} {} (uid {})",
-        date(record.started_seconds),
-        one_line(&record.title),
-        record.caller.uid
-    )?;
-    changes(out, &record.changes)?;
-    units(out, &record.units)?;
-    section(out, "Steps", &record.steps, |(step, took)| format!("{step:20} {took:6} ms"))?;
-    section(out, "Warnings", &record.warnings, Clone::clone)?;
-    if let Some(failure) = &record.failure {
-        writeln!(out, "\nFailed: {} [{}]", one_line(&failure.message), failure.code)?;
-    }
-    section(out, "Output", log, Clone::clone)?;
-    writeln!(out, "\n{}", record.outcome.name())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use apt_ostree_actors::coordinator::{
     ReadHistory, ReadRecord, RepairHost, WatchTransaction,
 };
 use apt_ostree_proto::dbus::{
-    ACTION_CANCEL, ACTION_CHECK, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE, ReceivedOptions,
-    transaction_path,
+    ACTION_CANCEL, ACTION_CHECK, ACTION_POINTS, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE,
+    ReceivedOptions, transaction_path,
 };
 use apt_ostree_proto::record::FinishedTransaction;
 use apt_ostree_proto::request::{RestartPolicy, Selection, Target, UpdateRequest};
@@ -22,6 +22,7 @@ use super::authority::Authority;
 use super::error::Error;
 use super::objects::Objects;
 use super::options::{Reader, apply_options};
+use super::points;
 
 /// How many lines of a transaction's log one answer holds at the most: the end of it matters.
 const MOST_LOG_LINES: usize = 2_000;
@@ -36,6 +37,8 @@ pub(super) struct Manager {
     coordinator: Addr<Coordinator>,
     authority: Authority,
     activity: Activity,
+    /// Held by the one comparison that is made.
+    comparing: tokio::sync::Mutex<()>,
 }
 
 impl Manager {
@@ -45,6 +48,7 @@ impl Manager {
             authority: objects.authority.clone(),
             activity: objects.activity.clone(),
             objects,
+            comparing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -144,14 +148,22 @@ impl Manager {
         self.activity.note();
         let mut reader = Reader::new(options);
         let dry_run = reader.flag("dry-run")?.unwrap_or(false);
+        let point = reader.text("point")?;
         reader.finish()?;
+        if id != 0 && point.is_some() {
+            let text = "a rollback goes back to a point or before a transaction, not both";
+            return Err(Failure::new(ErrorCode::InvalidArgument, text).into());
+        }
         let caller = self.authority.allow(&header, ACTION_ROLL_BACK).await?;
-        let id = if id == 0 { self.newest_update().await? } else { TransactionId(id) };
+        let target = match &point {
+            Some(name) => points::target(&self.coordinator, name).await?,
+            None if id == 0 => Target::Before(self.newest_update().await?),
+            None => Target::Before(TransactionId(id)),
+        };
         // What runs the newer code is restarted, whoever asked for it when it came.
         let restart = RestartPolicy::Affected;
-        let request =
-            UpdateRequest { refresh: false, restart, ..UpdateRequest::new(Target::Before(id)) };
-        let title = title_of(&request);
+        let request = UpdateRequest { refresh: false, restart, ..UpdateRequest::new(target) };
+        let title = point.map_or_else(|| title_of(&request), |name| format!("roll back to {name}"));
         self.begin(BeginTransaction { title, request, dry_run, caller }).await
     }
 
@@ -184,6 +196,46 @@ impl Manager {
         path_of(id)
     }
 
+    /// Gives a state a name, by which it is kept.
+    async fn name_point(
+        &self,
+        name: &str,
+        id: u64,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        points::parsed(name)?;
+        let caller = self.authority.allow(&header, ACTION_POINTS).await?;
+        json(&points::name(&self.coordinator, name, id, caller).await?)
+    }
+
+    /// Takes a point's name away.
+    async fn remove_point(
+        &self,
+        name: &str,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Error> {
+        self.activity.note();
+        points::parsed(name)?;
+        self.authority.allow(&header, ACTION_POINTS).await?;
+        points::remove(&self.coordinator, name).await
+    }
+
+    /// What differs from one state to another.
+    async fn diff(
+        &self,
+        old: &str,
+        new: &str,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        let states = points::states(old, new)?;
+        self.authority.allow(&header, ACTION_CHECK).await?;
+        // Each takes a worker and some memory: one at a time.
+        let _turn = self.comparing.lock().await;
+        json(&self.coordinator.send(states).await??)
+    }
+
     /// The host's state.
     async fn get_status(&self) -> Result<String, Error> {
         self.activity.note();
@@ -205,8 +257,9 @@ impl Manager {
     ) -> Result<String, Error> {
         self.activity.note();
         let (record, path) = self.coordinator.send(ReadRecord(TransactionId(id))).await??;
+        let entry = points::annotated(&self.coordinator, record).await?;
         if self.authority.allow(&header, ACTION_CHECK).await.is_err() {
-            return json(&FinishedTransaction { record, log: Vec::new() });
+            return json(&FinishedTransaction { entry, log: Vec::new() });
         }
         let log = match tokio::fs::read_to_string(&path).await {
             Ok(text) => {
@@ -217,7 +270,7 @@ impl Manager {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => vec![format!("the log cannot be read: {error}")],
         };
-        json(&FinishedTransaction { record, log })
+        json(&FinishedTransaction { entry, log })
     }
 
     /// A transaction began.

@@ -41,7 +41,7 @@ impl Reader {
         })
     }
 
-    fn text(&mut self, key: &str) -> Result<Option<String>, Failure> {
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Failure> {
         self.take(key, "a string", |value| match value {
             Value::Str(text) => Some(text.to_string()),
             _ => None,

@@ -9,8 +9,12 @@ use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
 use apt_ostree_actors::sim::SimHost;
-use apt_ostree_proto::dbus::{ACTION_CHECK, ACTION_UPDATE, ManagerProxy, TransactionProxy};
-use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord};
+use apt_ostree_proto::dbus::{
+    ACTION_CHECK, ACTION_POINTS, ACTION_ROLL_BACK, ACTION_UPDATE, ManagerProxy, TransactionProxy,
+};
+use apt_ostree_proto::difference::Difference;
+use apt_ostree_proto::point::Point;
+use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord, RollbackState};
 use apt_ostree_proto::status::{HostState, Outcome};
 use futures_util::StreamExt as _;
 use tokio::net::UnixStream;
@@ -44,6 +48,7 @@ impl Peers {
             dwell: Duration::from_millis(1),
             confirm_timeout: None,
             keep_updates: 3,
+            keep_bytes: None,
             never_restart: Vec::new(),
         };
         let (events_to, events) = Publisher::channel();
@@ -102,7 +107,8 @@ async fn an_update_is_begun_followed_by_its_signals_and_found_in_the_history() {
     assert_eq!(record.outcome, Outcome::Committed);
     let finished: FinishedTransaction =
         serde_json::from_str(&manager.get_record(1).await.unwrap()).unwrap();
-    assert_eq!(finished.record, record);
+    assert_eq!(finished.entry.record, record);
+    assert_eq!(finished.entry.rollback, Some(RollbackState::Possible));
     let history: Vec<HistoryRecord> =
         serde_json::from_str(&manager.get_history(10).await.unwrap()).unwrap();
     assert_eq!(history, [record]);
@@ -177,6 +183,9 @@ async fn a_caller_may_look_and_not_change_where_it_is_told_so() {
     assert_eq!(error_name(manager.rollback(0, &HashMap::new()).await), refused);
     assert_eq!(error_name(manager.cancel().await), refused);
     assert_eq!(error_name(manager.confirm().await), refused);
+    assert_eq!(error_name(manager.name_point("p", 0).await), refused);
+    assert_eq!(error_name(manager.remove_point("p").await), refused);
+    manager.diff("running", "booted").await.unwrap();
     let dry_run = HashMap::from([("dry-run", Value::from(true))]);
     manager.apply_live(&dry_run).await.unwrap();
 }
@@ -186,6 +195,45 @@ async fn what_is_not_there_is_answered_as_not_found() {
     let peers = Peers::meet(&[ACTION_UPDATE]).await;
     let manager = peers.manager().await;
     assert_eq!(error_name(manager.get_record(7).await), "org.aptostree1.Error.NotFound");
+}
+
+#[actix::test]
+async fn a_state_is_named_compared_gone_back_to_and_its_name_removed() {
+    let peers = Peers::meet(&[ACTION_UPDATE, ACTION_POINTS, ACTION_ROLL_BACK, ACTION_CHECK]).await;
+    let manager = peers.manager().await;
+    let mut ends = manager.receive_transaction_removed().await.unwrap();
+    let named: Point =
+        serde_json::from_str(&manager.name_point("fresh", 0).await.unwrap()).unwrap();
+    manager.apply_live(&HashMap::new()).await.unwrap();
+    ends.next().await.unwrap();
+
+    let told: Difference =
+        serde_json::from_str(&manager.diff("fresh", "running").await.unwrap()).unwrap();
+    assert_eq!((told.packages.len(), told.tree.counts.changed), (1, 1));
+    let told: Difference = serde_json::from_str(&manager.diff("1", "next").await.unwrap()).unwrap();
+    assert_eq!((told.packages.len(), told.tree.files.len()), (0, 0));
+
+    let to_point = HashMap::from([("point", Value::from("fresh"))]);
+    assert_eq!(
+        error_name(manager.rollback(1, &to_point).await),
+        "org.aptostree1.Error.InvalidArgument"
+    );
+    manager.rollback(0, &to_point).await.unwrap();
+    ends.next().await.unwrap();
+    let state: HostState = serde_json::from_str(&manager.get_status().await.unwrap()).unwrap();
+    assert_eq!((state.running, state.points), (named.commit.clone(), vec![named]));
+
+    manager.remove_point("fresh").await.unwrap();
+    let not_found = "org.aptostree1.Error.NotFound";
+    assert_eq!(error_name(manager.remove_point("fresh").await), not_found);
+    assert_eq!(error_name(manager.rollback(0, &to_point).await), not_found);
+    assert_eq!(error_name(manager.diff("fresh", "running").await), not_found);
+    assert_eq!(error_name(manager.diff("running", "99").await), not_found);
+    let invalid = "org.aptostree1.Error.InvalidArgument";
+    for name in ["", "7", "a/b", "../x", "running"] {
+        assert_eq!(error_name(manager.name_point(name, 0).await), invalid, "{name}");
+    }
+    assert_eq!(error_name(manager.diff("../x", "running").await), invalid);
 }
 
 #[actix::test]

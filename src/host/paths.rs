@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::{PointName, TransactionId};
 
 /// There when OSTree booted the host: ostree-prepare-root(1).
 pub const BOOTED: &str = "/run/ostree-booted";
@@ -20,6 +20,12 @@ pub const REPOSITORY: &str = "/sysroot/ostree/repo";
 pub const LIVE_DIRECTORY: &str = "/sysroot/ostree/live";
 /// Copies of `/etc`, each named as the deployment that was made right after it was taken.
 pub const ETC_COPIES: &str = "/sysroot/ostree/live/etc-of";
+/// What all refs of ours begin with.
+pub const OUR_REFS: &str = "apt-ostree";
+/// What the refs begin with that hold what kept updates lead back to.
+pub const BASE_REFS: &str = "apt-ostree/base";
+/// The same of named points.
+pub const POINT_REFS: &str = "apt-ostree/point";
 /// The daemon.
 pub const DAEMON: &str = "/usr/libexec/apt-ostreed";
 /// What was moved aside from there, to be removed.
@@ -58,6 +64,16 @@ pub fn var_delta(transaction: TransactionId) -> PathBuf {
 /// The ref that holds the transaction's commit.
 pub fn live_ref(transaction: TransactionId) -> String {
     format!("apt-ostree/live/{transaction}")
+}
+
+/// The ref that holds the commit that undoing the transaction leads to.
+pub fn base_ref(transaction: TransactionId) -> String {
+    format!("{BASE_REFS}/{transaction}")
+}
+
+/// The ref that holds a named point's commit.
+pub fn point_ref(point: &PointName) -> String {
+    format!("{POINT_REFS}/{point}")
 }
 
 /// The pinned peer mount namespace of a transaction's switch.

@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use apt_ostree_actors::context::{Reporter, StepContext};
-use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Tree, TreeMetadata};
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
+use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Retention, Tree, TreeMetadata};
+use apt_ostree_proto::difference::TreeDifference;
+use apt_ostree_proto::point::KeptUpdate;
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PointName, TransactionId};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::state::StateReader;
 use self::task::{
-    CheckOutRequest, CleanUpRequest, CommitRequest, DeploymentRequest, PrepareRequest,
-    TargetRequest, TransactionRequest,
+    CheckOutRequest, CleanUpRequest, CommitRequest, CompareRequest, DeploymentRequest, HoldRequest,
+    PrepareRequest, TargetRequest, TransactionRequest,
 };
 use super::{namespace, worker};
 
@@ -232,10 +234,30 @@ impl Tree for OstreeTree {
         worker::run(task::STAGE_DEPLOYMENT, &request, context).await
     }
 
-    async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
-        let request = CleanUpRequest { keep: keep.to_vec() };
+    async fn clean_up(&self, retention: &Retention) -> PortResult<Vec<KeptUpdate>> {
+        let request = CleanUpRequest { retention: retention.clone() };
         let _turn = self.sweeping.lock().await;
         worker::run(task::CLEAN_UP, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn hold(&self, point: &PointName, commit: &CommitId) -> PortResult<()> {
+        let request = HoldRequest { point: point.clone(), commit: Some(commit.clone()) };
+        worker::run(task::HOLD, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn release(&self, point: &PointName) -> PortResult<()> {
+        let request = HoldRequest { point: point.clone(), commit: None };
+        worker::run(task::HOLD, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn difference(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        context: &StepContext,
+    ) -> PortResult<TreeDifference> {
+        let request = CompareRequest { old: old.clone(), new: new.clone() };
+        worker::run(task::COMPARE, &request, context).await
     }
 }
 

@@ -61,6 +61,8 @@ fn main() -> ExitCode {
         tree_task::STAGE_DEPLOYMENT => perform(&output, |r, _| ostree::stage_deployment(&r)),
         tree_task::SWEEP => perform(&output, |(), _| ostree::sweep()),
         tree_task::CLEAN_UP => perform(&output, |request, _| ostree::clean_up(&request)),
+        tree_task::HOLD => perform(&output, |request, _| ostree::hold(&request)),
+        tree_task::COMPARE => perform(&output, |request, _| ostree::describe_difference(&request)),
         tree_task::FIND_TARGET => perform(&output, |request, _| ostree::find_target(&request)),
         tree_task::READ_FILE => perform(&output, |request, _| ostree::read_file(&request)),
         _ => Err(Failure::new(ErrorCode::InvalidArgument, "the worker has no such task")),

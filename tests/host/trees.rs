@@ -14,7 +14,7 @@ use apt_ostree::host::tree::task::{self, PrepareRequest};
 use apt_ostree::host::worker;
 use apt_ostree::host::worker::tasks::{self, FetchRequest, ResolveRequest};
 use apt_ostree_actors::context::{Report, Reporter, StepContext};
-use apt_ostree_actors::port::{Resolution, Sandbox, Tree, TreeMetadata};
+use apt_ostree_actors::port::{Resolution, Retention, Sandbox, Tree, TreeMetadata, Undoable};
 use apt_ostree_proto::package::{PackageChange, PackageSpec};
 use apt_ostree_proto::request::Selection;
 use apt_ostree_proto::{CommitId, PlanId, TransactionId};
@@ -86,9 +86,12 @@ async fn main() -> Outcome<()> {
             timed("drop commit", tree.drop_commit(id)).await?;
         }
         ["clean-up", keep @ ..] => {
-            let keep: Result<Vec<_>, _> =
-                keep.iter().map(|id| id.parse().map(TransactionId)).collect();
-            timed("clean up", tree.clean_up(&keep?)).await?;
+            let base = tree.state().await?.running;
+            let update = |id| Undoable { id: TransactionId(id), base: base.clone() };
+            let updates: Result<Vec<_>, _> = keep.iter().map(|id| id.parse().map(update)).collect();
+            let retention =
+                Retention { updates: updates?, count: keep.len(), ..Retention::default() };
+            timed("clean up", tree.clean_up(&retention)).await?;
         }
         _ => {
             return Err(

@@ -16,10 +16,10 @@ use super::stale;
 use crate::context::StepContext;
 use crate::download::{DownloadPackages, FinishedFile};
 use crate::health::{CheckHealth, RecordBaseline};
-use crate::journal::{Committed, Payload, UPDATES_KEPT};
+use crate::journal::{Committed, Payload};
 use crate::overlay::{
-    CommitTree, DeployTree, DescribeHost, FinalizeTree, FindTarget, NewTree, PrepareSwitch,
-    PrepareTree, StageTree, SwitchTree,
+    CommitTree, DeployTree, DescribeHost, FindTarget, NewTree, PrepareSwitch, PrepareTree,
+    StageTree, SwitchTree,
 };
 use crate::package::{ArchiveLock, Goal, InstallPackages, MakePlan};
 use crate::port::{Delta, TreeMetadata};
@@ -314,26 +314,6 @@ impl Drive {
         ask(&workers.service, AllowShutdown).await
     }
 
-    async fn finalize(&mut self, workers: &Workers) -> Result<(), Failure> {
-        let commit = self.committed()?.tree.commit.clone();
-        let id = self.id;
-        // Without its log, a tree is no way back.
-        let earlier = self.parts.settings.keep_updates.min(UPDATES_KEPT - 1);
-        let keep = self
-            .parts
-            .journal
-            .with(move |journal| {
-                let kept = journal.newest_kept(earlier)?.into_iter().map(|record| record.id);
-                Ok(std::iter::once(id).chain(kept).collect::<Vec<_>>())
-            })
-            .await?;
-        let overlay = workers.overlay.clone();
-        self.reporting(async move |context| {
-            ask(&overlay, FinalizeTree { commit, keep, context }).await
-        })
-        .await
-    }
-
     pub(super) fn planned(&self) -> Result<&Plan, Failure> {
         self.facts.plan.as_ref().ok_or_else(|| missing("plan"))
     }
@@ -407,6 +387,6 @@ fn missing(what: &str) -> Failure {
     Failure::new(ErrorCode::Internal, format!("the log has no {what}"))
 }
 
-fn not_undoable(id: TransactionId) -> Failure {
+pub(super) fn not_undoable(id: TransactionId) -> Failure {
     Failure::new(ErrorCode::NotFound, format!("transaction {id} left no update that can be undone"))
 }

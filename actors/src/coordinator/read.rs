@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use actix::{Handler, Message, MessageResult, ResponseFuture};
 use apt_ostree_proto::plan::Plan;
-use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::record::{HistoryEntry, HistoryRecord};
 use apt_ostree_proto::request::Target;
 use apt_ostree_proto::status::{HostState, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
@@ -60,9 +60,12 @@ impl Handler<DescribeState> for Coordinator {
                 Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
             })?;
             let host = ask(&workers.overlay, DescribeHost).await?;
-            let (last, stuck) = parts
+            let (last, stuck, points, kept) = parts
                 .journal
-                .with(|journal| Ok((journal.history(1)?, journal.stuck()?.is_some())))
+                .with(|journal| {
+                    let stuck = journal.stuck()?.is_some();
+                    Ok((journal.history(1)?, stuck, journal.points()?, journal.kept_updates()?))
+                })
                 .await?;
             let last = last.into_iter().next();
             Ok(HostState {
@@ -74,6 +77,8 @@ impl Handler<DescribeState> for Coordinator {
                 transaction,
                 stuck,
                 last,
+                points,
+                kept,
             })
         })
     }
@@ -81,18 +86,20 @@ impl Handler<DescribeState> for Coordinator {
 
 /// Request: the history, newest first.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Vec<HistoryRecord>, Failure>")]
+#[rtype(result = "Result<Vec<HistoryEntry>, Failure>")]
 pub struct ReadHistory {
     /// At most so many records.
     pub limit: u32,
 }
 
 impl Handler<ReadHistory> for Coordinator {
-    type Result = ResponseFuture<Result<Vec<HistoryRecord>, Failure>>;
+    type Result = ResponseFuture<Result<Vec<HistoryEntry>, Failure>>;
 
     fn handle(&mut self, request: ReadHistory, _: &mut Self::Context) -> Self::Result {
         let journal = self.journal.clone();
-        Box::pin(async move { journal.with(move |journal| journal.history(request.limit)).await })
+        Box::pin(async move {
+            journal.with(move |journal| journal.annotate(journal.history(request.limit)?)).await
+        })
     }
 }
 
@@ -129,6 +136,24 @@ impl Handler<ReadRecord> for Coordinator {
             let record = journal.with(move |journal| journal.record(id)).await?;
             let text = format!("there is no finished transaction {id}");
             Ok((record.ok_or_else(|| Failure::new(ErrorCode::NotFound, text))?, log))
+        })
+    }
+}
+
+/// Request: what has become of a transaction since its record was written.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<HistoryEntry, Failure>")]
+pub struct Annotate(pub Box<HistoryRecord>);
+
+impl Handler<Annotate> for Coordinator {
+    type Result = ResponseFuture<Result<HistoryEntry, Failure>>;
+
+    fn handle(&mut self, request: Annotate, _: &mut Self::Context) -> Self::Result {
+        let journal = self.journal.clone();
+        Box::pin(async move {
+            let annotated = journal.with(move |journal| journal.annotate(vec![*request.0])).await?;
+            let none = || Failure::new(ErrorCode::Internal, "a record was lost");
+            annotated.into_iter().next().ok_or_else(none)
         })
     }
 }

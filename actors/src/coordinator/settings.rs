@@ -21,6 +21,9 @@ pub struct Settings {
     pub confirm_timeout: Option<Duration>,
     /// How many finished updates keep their trees, so that they can be rolled back.
     pub keep_updates: u32,
+    /// How many bytes these trees may occupy beside what is deployed, if there is a limit; that of
+    /// the newest update stays in any case.
+    pub keep_bytes: Option<u64>,
     /// Units that are never restarted, whatever asks for it.
     pub never_restart: Vec<UnitName>,
 }

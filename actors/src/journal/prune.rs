@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 
 use apt_ostree_proto::{Failure, TransactionId};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::Journal;
+use super::points::{LONGEST_WAY_BACK, oldest_point};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +31,12 @@ pub const UPDATES_KEPT: u32 = 20;
 
 const LIMITS: Limits = Limits { records: RECORDS_KEPT, logs: LOGS_KEPT, updates: UPDATES_KEPT };
 
-/// What no limit reaches: transactions that are not over, which recovery or `repair` takes up, and the
-/// newest updates.
+/// What no limit reaches: transactions that are not over, which recovery or `repair` takes up, the newest
+/// updates, and those on the way back to a named point.
 const NEEDED: &str = "(outcome IS NULL OR outcome = 'stuck' OR id IN
-    (SELECT id FROM transactions WHERE outcome IN ('committed', 'forced') ORDER BY id DESC LIMIT ?2))";
+    (SELECT id FROM transactions WHERE outcome IN ('committed', 'forced') ORDER BY id DESC LIMIT ?2)
+    OR id > ?3 AND id IN
+    (SELECT id FROM transactions WHERE outcome IN ('committed', 'forced') ORDER BY id DESC LIMIT ?4))";
 
 impl Journal {
     /// Forgets what nothing needs any more, in one commit; answers the transactions whose logs stay.
@@ -69,7 +72,8 @@ fn kept(connection: &Connection, newest: u32, updates: u32) -> rusqlite::Result<
         "SELECT id FROM transactions WHERE {NEEDED}
          OR id IN (SELECT id FROM transactions ORDER BY id DESC LIMIT ?1)"
     );
-    ids(connection, &query, [newest, updates])
+    let point = oldest_point(connection)?.unwrap_or(i64::MAX);
+    ids(connection, &query, params![newest, updates, point, LONGEST_WAY_BACK])
 }
 
 fn ids(
@@ -153,6 +157,27 @@ mod tests {
         assert_eq!(journal.newest_update().unwrap().unwrap().id, TransactionId(5));
         assert_eq!(journal.kept_since(TransactionId(4)).unwrap().len(), 2);
         assert!(journal.kept_since(TransactionId(3)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_the_way_back_to_a_named_point_needs_stays_until_the_name_is_removed() {
+        let (_directory, journal) = journal_of(&[Some(Outcome::Committed); 10]);
+        let name = apt_ostree_proto::PointName::parse("p").unwrap();
+        let point = apt_ostree_proto::point::Point {
+            name: name.clone(),
+            after: TransactionId(4),
+            commit: crate::sim::sim_commit(4),
+            named_seconds: 0,
+            uid: 0,
+        };
+        journal.add_point(&point).unwrap();
+        let few = Limits { records: 3, ..FEW };
+        journal.prune_to(few).unwrap();
+        assert_eq!(with_logs(&journal), [5, 6, 7, 8, 9, 10]);
+        assert_eq!(with_records(&journal), [5, 6, 7, 8, 9, 10]);
+        journal.remove_point(&name).unwrap();
+        journal.prune_to(few).unwrap();
+        assert_eq!(with_logs(&journal), [8, 9, 10]);
     }
 
     #[test]

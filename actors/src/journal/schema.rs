@@ -25,6 +25,18 @@ CREATE TABLE IF NOT EXISTS entries (
     payload TEXT,
     at_milliseconds INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS points (
+    name TEXT PRIMARY KEY,
+    after_id INTEGER NOT NULL,
+    commit_id TEXT NOT NULL,
+    named_seconds INTEGER NOT NULL,
+    uid INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS kept_updates (
+    transaction_id INTEGER PRIMARY KEY,
+    commit_id TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS entries_of_transaction ON entries (transaction_id, sequence);
 ";
 

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 
+use apt_ostree_proto::difference::TreeDifference;
 use apt_ostree_proto::package::PackageChange;
-use apt_ostree_proto::{CommitId, PlanId, TransactionId};
+use apt_ostree_proto::point::KeptUpdate;
+use apt_ostree_proto::{CommitId, PlanId, PointName, TransactionId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{PortResult, ReplacedFile, TreeIdentity};
+use super::{PortResult, ReplacedFile, Retention, TreeIdentity};
 use crate::context::StepContext;
 
 /// Trees: staging areas, commits, checkouts and deployments. Everything that belongs to one
@@ -67,8 +69,26 @@ pub trait Tree: std::fmt::Debug {
     async fn stage_deployment(&self, commit: &CommitId, context: &StepContext) -> PortResult<()>;
 
     /// Removes checkouts, staging areas, refs and deployments of earlier transactions that neither
-    /// `keep` names nor a process still has mounted, and prunes the repository. Idempotent.
-    async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()>;
+    /// `retention` names nor a process still has mounted, and prunes the repository. Holds what the
+    /// kept updates and the named points lead back to. Answers the updates that can be undone, newest
+    /// first. Idempotent.
+    async fn clean_up(&self, retention: &Retention) -> PortResult<Vec<KeptUpdate>>;
+
+    /// Holds a commit under a point's name, whatever becomes of deployments and transactions.
+    /// `NotFound` when the repository has not all of it. Idempotent.
+    async fn hold(&self, point: &PointName, commit: &CommitId) -> PortResult<()>;
+
+    /// Lets go of what [`Tree::hold`] holds. Idempotent.
+    async fn release(&self, point: &PointName) -> PortResult<()>;
+
+    /// The files and units that differ between two commits' trees. `NotFound` when the repository
+    /// has not all of one.
+    async fn difference(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        context: &StepContext,
+    ) -> PortResult<TreeDifference>;
 }
 
 /// What is booted, what runs and what boots next.

@@ -18,7 +18,7 @@ const SHARED_DIRECTORIES: &[&str] = &["default", "systemd", "init.d"];
 
 /// The units that a unit file or drop-in describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Described {
+pub(crate) enum Described {
     /// One unit, by its name.
     Unit(String),
     /// All units whose name begins and ends so: a template's instances, or what a drop-in with a
@@ -30,7 +30,7 @@ impl Described {
     /// Reads `path`, with or without its leading `/`. None when it is no unit file: dependencies by
     /// symbolic link (`.wants/`) do not change what a unit runs, and drop-ins for a whole type
     /// (`service.d`) concern every unit, which nobody means to restart.
-    pub(super) fn by(path: &Path) -> Option<Self> {
+    pub(crate) fn by(path: &Path) -> Option<Self> {
         let path = path.to_str()?.trim_start_matches('/');
         if let Some(script) = path.strip_prefix("etc/init.d/") {
             return (!script.is_empty() && !script.contains('/'))
@@ -66,6 +66,14 @@ impl Described {
                     && unit.starts_with(prefix.as_str())
                     && unit.ends_with(suffix.as_str())
             }
+        }
+    }
+
+    /// The unit's name, or the family's as its file has it: `foo@.service`.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Unit(name) => name.clone(),
+            Self::Family { prefix, suffix } => format!("{prefix}{suffix}"),
         }
     }
 

@@ -1,17 +1,23 @@
+mod state;
+
+pub use state::{DiskState, SIM_TREE_BYTES};
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use apt_ostree_proto::{CommitId, Sha256, TransactionId};
+use apt_ostree_proto::difference::{Change, ChangedFile, Counts, TreeDifference};
+use apt_ostree_proto::point::KeptUpdate;
+use apt_ostree_proto::{CommitId, PointName, Sha256, TransactionId};
 use async_trait::async_trait;
 
 use super::{Faults, SimSystemd};
 use crate::context::StepContext;
 use crate::port::{
     CommittedTree, Delta, DeltaEntry, DeltaSource, FileIdentity, Files, HostTree, Mounts,
-    Placement, PortResult, ReplacedFile, Tree, TreeIdentity, TreeMetadata, UsrMount,
+    Placement, PortResult, ReplacedFile, Retention, Tree, TreeIdentity, TreeMetadata, UsrMount,
 };
 
 /// A simulated disk: trees, deployments, mounts on `/usr`, `/etc` and `/var`. It stands for three
@@ -24,31 +30,6 @@ pub struct SimDisk {
     delta: RefCell<Vec<DeltaEntry>>,
     live_data: RefCell<Vec<String>>,
     boots: Cell<u32>,
-}
-
-/// What is on the disk and mounted, as two worlds are compared by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskState {
-    /// The booted deployment's commit.
-    pub booted: CommitId,
-    /// What is mounted on `/usr` above the booted tree, the top one last.
-    pub mounted: Vec<CommitId>,
-    /// The commits that are deployed, the next boot's first.
-    pub deployed: Vec<CommitId>,
-    /// The deployment that is staged.
-    pub staged: Option<CommitId>,
-    /// Transactions with a tree that is not yet a commit's.
-    pub prepared: BTreeSet<TransactionId>,
-    /// Transactions with a staging area.
-    pub stages: BTreeSet<TransactionId>,
-    /// Transactions with a commit and checkout.
-    pub checkouts: BTreeMap<TransactionId, CommitId>,
-    /// Transactions with staged or kept files.
-    pub kept_files: BTreeSet<TransactionId>,
-    /// Transactions with a rescue guard.
-    pub guards: BTreeSet<TransactionId>,
-    /// Files below `/etc` and `/var`.
-    pub files: BTreeMap<(Placement, PathBuf), FileIdentity>,
 }
 
 /// The commit that stands for `number`.
@@ -75,6 +56,8 @@ impl SimDisk {
             prepared: BTreeSet::new(),
             stages: BTreeSet::new(),
             checkouts: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            points: BTreeMap::new(),
             kept_files: BTreeSet::new(),
             guards: BTreeSet::new(),
             files: BTreeMap::from([(conf, sim_file(1))]),
@@ -139,6 +122,13 @@ impl SimDisk {
     /// How often the host has booted.
     pub fn boots(&self) -> u32 {
         self.boots.get()
+    }
+
+    /// `OSTree` drops every deployment but the booted one.
+    pub fn forget_deployments(&self) {
+        let mut state = self.state.borrow_mut();
+        let booted = state.booted.clone();
+        state.deployed.retain(|commit| *commit == booted);
     }
 
     /// The rescue guard's time is up: it takes the new tree off.
@@ -257,6 +247,7 @@ impl Tree for SimDisk {
         context: &StepContext,
     ) -> PortResult<CommittedTree> {
         self.call("tree.check_out", |state| {
+            state.require(commit)?;
             state.checkouts.insert(context.transaction, commit.clone());
             Ok(Self::checked_out(commit.clone()))
         })
@@ -302,12 +293,62 @@ impl Tree for SimDisk {
         .await
     }
 
-    async fn clean_up(&self, keep: &[TransactionId]) -> PortResult<()> {
+    async fn clean_up(&self, retention: &Retention) -> PortResult<Vec<KeptUpdate>> {
         self.call("tree.clean_up", |state| {
-            state.prepared.retain(|transaction| keep.contains(transaction));
-            state.checkouts.retain(|transaction, _| keep.contains(transaction));
-            state.stages.retain(|transaction| keep.contains(transaction));
+            state.drop_old_deployments();
+            state.points = retention.points.iter().cloned().collect();
+            let wanted = retention.wanted();
+            let there: Vec<_> =
+                wanted.iter().filter(|update| state.require(&update.base).is_ok()).collect();
+            let kept = retention.fitting(&vec![SIM_TREE_BYTES; there.len()]);
+            let bases = there[..kept].iter().map(|update| (update.id, update.base.clone()));
+            state.bases = bases.collect();
+            let trees: BTreeSet<TransactionId> = retention.trees(kept).collect();
+            let files: BTreeSet<TransactionId> = retention.files(kept).collect();
+            state.prepared.retain(|transaction| trees.contains(transaction));
+            state.checkouts.retain(|transaction, _| trees.contains(transaction));
+            state.stages.retain(|transaction| trees.contains(transaction));
+            state.kept_files.retain(|transaction| files.contains(transaction));
+            let answer = |update: &&crate::port::Undoable| KeptUpdate {
+                id: update.id,
+                commit: update.base.clone(),
+                bytes: SIM_TREE_BYTES,
+            };
+            Ok(there[..kept].iter().map(answer).collect())
+        })
+        .await
+    }
+
+    async fn hold(&self, point: &PointName, commit: &CommitId) -> PortResult<()> {
+        self.call("tree.hold", |state| {
+            state.require(commit)?;
+            state.points.insert(point.clone(), commit.clone());
             Ok(())
+        })
+        .await
+    }
+
+    async fn release(&self, point: &PointName) -> PortResult<()> {
+        self.call("tree.release", |state| {
+            state.points.remove(point);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn difference(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        _: &StepContext,
+    ) -> PortResult<TreeDifference> {
+        self.call("tree.difference", |state| {
+            state.require(old)?;
+            state.require(new)?;
+            let path = "/usr/lib/libapp.so".into();
+            let files = vec![ChangedFile { path, change: Change::Changed }];
+            let counts = Counts { changed: 1, ..Counts::default() };
+            Ok(TreeDifference { files, counts, ..TreeDifference::default() })
         })
         .await
     }
@@ -420,6 +461,9 @@ impl Files for SimDisk {
             DeltaSource::Trees { .. } | DeltaSource::Reverse { .. } => Vec::new(),
         };
         self.call("files.prepare", |state| {
+            if let DeltaSource::Reverse { deltas } = source {
+                deltas.iter().try_for_each(|delta| state.require_files(delta))?;
+            }
             state.kept_files.insert(transaction);
             Ok(Delta { transaction, entries, kept: Vec::new(), live_data })
         })

@@ -214,6 +214,7 @@ pub(crate) fn settings(state: &Path) -> Settings {
         dwell: Duration::from_secs(5),
         confirm_timeout: None,
         keep_updates: 3,
+        keep_bytes: None,
         never_restart: Vec::new(),
     }
 }

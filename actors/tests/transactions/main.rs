@@ -6,4 +6,5 @@
 mod confirm;
 mod daemon;
 mod faults;
+mod points;
 mod ways;

@@ -26,7 +26,8 @@ pub trait Manager {
     /// Fetches the package lists and makes the plan of a whole upgrade. Options: `refresh` (`b`).
     fn check(&self, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
-    /// Begins the rollback of the transaction `id` and all later ones; 0 means the last.
+    /// Begins the rollback of the transaction `id` and all later ones; 0 means the last. Options:
+    /// `dry-run` (`b`); `point` (`s`), to go back to a named point instead, with `id` 0.
     fn rollback(&self, id: u64, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
     /// Cancels the running transaction.
@@ -37,6 +38,18 @@ pub trait Manager {
 
     /// Takes up a transaction that ended stuck, and tries again to put it back.
     fn repair(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives the name to a state, which is kept from then on: to what runs for 0, else to what the
+    /// transaction `id` led to. Answers the point as JSON. Idempotent.
+    fn name_point(&self, name: &str, id: u64) -> zbus::Result<String>;
+
+    /// Removes a point's name; the next update's clean-up frees what it kept.
+    fn remove_point(&self, name: &str) -> zbus::Result<()>;
+
+    /// What differs from one state to another, as JSON: packages, files, units; 10,000 files at the
+    /// most, and how many there are. A state is `running`, `booted`, `next`, a transaction's number, a
+    /// point's name, or a commit.
+    fn diff(&self, old: &str, new: &str) -> zbus::Result<String>;
 
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;

@@ -71,7 +71,34 @@ fn state_with(text: &str) -> Value {
     json!({
         "os_name": text, "booted": COMMIT, "running": COMMIT, "next": COMMIT,
         "foreign_pending": false, "transaction": transaction, "stuck": true,
-        "last": record_with(text, "committed")
+        "last": record_with(text, "committed"), "points": points(), "kept": kept()
+    })
+}
+
+fn points() -> Value {
+    json!([{ "name": "p", "after": 7, "commit": COMMIT, "named_seconds": 0, "uid": 4_000_000_000_u32 }])
+}
+
+#[expect(clippy::ptr_arg, reason = "drawn as it is read: a list has no size of its own")]
+fn listed(out: &mut dyn Write, points: &Vec<apt_ostree_proto::point::Point>) -> io::Result<()> {
+    super::points(out, points)
+}
+
+fn kept() -> Value {
+    json!([{ "id": 7, "commit": COMMIT, "bytes": 2048 }, { "id": 6, "commit": COMMIT, "bytes": 0 }])
+}
+
+fn difference_with(text: &str) -> Value {
+    let side = json!({ "name": text, "commit": COMMIT });
+    let other = json!({ "name": text, "commit": COMMIT.replace('0', "1") });
+    json!({
+        "old": side, "new": other, "packages": [change_with(text)],
+        "files": [
+            { "path": format!("/usr/bin/{text}"), "change": "added" },
+            { "path": format!("/usr/etc/{text}"), "change": "removed" }
+        ],
+        "counts": { "added": 1, "removed": 1, "changed": 0 }, "files_left_out": 3,
+        "units": [{ "unit": text, "change": "changed" }], "units_left_out": 0
     })
 }
 
@@ -98,6 +125,7 @@ fn everything_with(text: &str) -> Vec<String> {
         shown(waiting_state_with(text), state),
         shown(json!([record_with(text, "failed")]), history),
         shown(record_with(text, "failed"), finished),
+        shown(difference_with(text), difference),
         failure_text(&failure, false),
     ];
     all.extend(["committed", "failed"].map(|outcome| shown(record_with(text, outcome), record)));
@@ -119,4 +147,49 @@ fn text_of_others_neither_drives_the_terminal_nor_makes_lines_of_its_own() {
         assert!(!hostile.contains('\u{202e}'), "{hostile:?}");
         assert_eq!(hostile.lines().count(), plain.lines().count(), "{hostile}\n{plain}");
     }
+}
+
+#[test]
+fn the_state_names_the_points_and_what_is_kept_for_rollbacks() {
+    let told = shown(state_with("x"), state);
+    assert!(told.contains("points    p\n"), "{told}");
+    assert!(told.contains("undoable  7, 6  (2.00 KiB kept for it)\n"), "{told}");
+    let told = shown(points(), listed);
+    assert!(told.contains("p     7      0123456789ab"), "{told}");
+    assert!(told.contains("uid 4000000000"), "{told}");
+    assert_eq!(shown(json!([]), listed), "No rollback point has a name.\n");
+}
+
+#[test]
+fn the_history_says_who_why_how_and_whether_it_can_be_undone() {
+    let mut entry = record_with("x", "committed");
+    entry["failure"] = Value::Null;
+    entry["rollback"] = json!("possible");
+    entry["kept_bytes"] = json!(2048);
+    entry["points"] = json!(["p"]);
+    let told = shown(json!([entry]), history);
+    for word in ["root", "committed", "possible (2.00 KiB)", "p"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+    let told = shown(json!([record_with("x", "rolled-back")]), history);
+    assert!(told.contains("rolled-back (Internal)"), "{told}");
+}
+
+#[test]
+fn a_difference_is_told_by_package_unit_default_and_file_with_what_is_not_listed() {
+    let told = shown(difference_with("x"), difference);
+    for line in [
+        "- x (0123456789ab)",
+        "+ x (1123456789ab)",
+        "  ~ x",
+        "  - /usr/etc/x",
+        "  + /usr/bin/x",
+        "  … and 3 more",
+        "1 packages; 1 files added, 1 removed, 0 changed.",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line} in\n{told}");
+    }
+    let mut same = difference_with("x");
+    same["new"] = same["old"].clone();
+    assert!(shown(same, difference).ends_with("Nothing differs.\n"));
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use apt_ostree_actors::port::TreeMetadata;
-use apt_ostree_proto::{CommitId, TransactionId};
+use apt_ostree_actors::port::{Retention, TreeMetadata};
+use apt_ostree_proto::{CommitId, PointName, TransactionId};
 use serde::{Deserialize, Serialize};
 
 /// Makes a staging area: [`TransactionRequest`], answers nothing.
@@ -22,8 +22,14 @@ pub const UNDEPLOY: &str = "tree-undeploy";
 pub const STAGE_DEPLOYMENT: &str = "tree-stage-deployment";
 /// Removes for good what was moved aside: is asked and answers nothing.
 pub const SWEEP: &str = "tree-sweep";
-/// Removes what earlier transactions left: [`CleanUpRequest`], answers nothing.
+/// Removes what earlier transactions left: [`CleanUpRequest`] to a list of
+/// [`KeptUpdate`](apt_ostree_proto::point::KeptUpdate)s.
 pub const CLEAN_UP: &str = "tree-clean-up";
+/// Holds a commit under a point's name, or lets go of it: [`HoldRequest`], answers nothing.
+pub const HOLD: &str = "tree-hold";
+/// Compares two commits: [`CompareRequest`] to
+/// [`TreeDifference`](apt_ostree_proto::difference::TreeDifference).
+pub const COMPARE: &str = "tree-compare";
 /// Finds a ready tree: [`TargetRequest`] to `CommitId`.
 pub const FIND_TARGET: &str = "tree-find-target";
 /// Reads one file of a commit: [`ReadFileRequest`] to [`ReadFileAnswer`].
@@ -84,8 +90,26 @@ pub struct TargetRequest {
 /// What [`CLEAN_UP`] is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CleanUpRequest {
-    /// Whose trees stay in any case.
-    pub keep: Vec<TransactionId>,
+    /// What stays.
+    pub retention: Retention,
+}
+
+/// What [`HOLD`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldRequest {
+    /// The name.
+    pub point: PointName,
+    /// The commit; none lets go of the one that is held.
+    pub commit: Option<CommitId>,
+}
+
+/// What [`COMPARE`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CompareRequest {
+    /// The one.
+    pub old: CommitId,
+    /// The other.
+    pub new: CommitId,
 }
 
 /// What [`READ_FILE`] is asked.

@@ -18,6 +18,7 @@ use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository::{self, NEVER, failed};
 use super::staging::{make_closed_directory, remove_tree};
+use super::target::check_complete;
 
 /// Checks a commit out that is in the repository, unless a tree of it is there: a rollback goes back
 /// to the one that ran before.
@@ -25,6 +26,7 @@ pub(crate) fn check_out(request: &CheckOutRequest) -> Result<CommittedTree, Fail
     make_private()?;
     let lock = open_locked(ErrorCode::CommitFailed)?;
     let repo = repository::open_to_write()?;
+    check_complete(&repo, &request.commit)?;
     repo.set_ref_immediate(
         None,
         &paths::live_ref(request.transaction),

@@ -8,6 +8,7 @@ use apt_ostree::host::paths;
 use apt_ostree::host::tree::mounted::mounted_transactions;
 use apt_ostree::host::tree::task::CleanUpRequest;
 use apt_ostree::host::tree::trash;
+use apt_ostree_proto::point::KeptUpdate;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use ostree::{Deployment, Repo, Sysroot};
 
@@ -18,25 +19,39 @@ use super::lock::open_locked;
 use super::namespace::make_private;
 use super::repository;
 use super::repository::{NEVER, failed};
+use super::retention;
 use super::staging::remove_tree;
 
-/// Removes them. Idempotent; what a process still has mounted stays.
-pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<(), Failure> {
-    let mut keep = mounted_transactions()?;
-    keep.extend(&request.keep);
+/// Removes them. Idempotent; what a process still has mounted stays. Answers the updates that can be
+/// undone.
+pub(crate) fn clean_up(request: &CleanUpRequest) -> Result<Vec<KeptUpdate>, Failure> {
+    let retention = &request.retention;
+    let mounted = mounted_transactions()?;
     make_private()?;
     let sysroot = open_locked(ErrorCode::Internal)?;
-    empty_trash(&sysroot.repo())?;
-    for transaction in known_transactions(&sysroot.repo())?.difference(&keep) {
-        remove_live_tree(&sysroot.repo(), *transaction)?;
-        remove_tree(&paths::live(*transaction))?;
-        remove_tree(&paths::var_delta(*transaction))?;
-    }
+    let repo = sysroot.repo();
+    empty_trash(&repo)?;
     drop_old_deployments(&sysroot)?;
+    let kept = retention::decide(&repo, retention, &sysroot.deployments())?;
+    retention::hold_all(&repo, retention, &kept)?;
+    let keep = |ids: &mut dyn Iterator<Item = TransactionId>| -> BTreeSet<TransactionId> {
+        ids.chain(mounted.iter().copied()).collect()
+    };
+    let trees = keep(&mut retention.trees(kept.len()));
+    let files = keep(&mut retention.files(kept.len()));
+    for transaction in known_transactions(&repo)?.difference(&trees) {
+        remove_live_tree(&repo, *transaction)?;
+        remove_tree(&paths::stage(*transaction))?;
+        if !files.contains(transaction) {
+            remove_tree(&paths::live(*transaction))?;
+            remove_tree(&paths::var_delta(*transaction))?;
+        }
+    }
     etc_copy::clean_up(&sysroot.deployments())?;
     sysroot
         .cleanup(NEVER)
-        .map_err(|error| failed(ErrorCode::Internal, "the repository cannot be pruned", &error))
+        .map_err(|error| failed(ErrorCode::Internal, "the repository cannot be pruned", &error))?;
+    Ok(kept)
 }
 
 /// Removes for good what was moved aside, and the refs that go with it. Idempotent.

@@ -3,11 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use apt_ostree::host::tree::task::CompareRequest;
+use apt_ostree_actors::difference::describe;
+use apt_ostree_proto::difference::TreeDifference;
 use apt_ostree_proto::{CommitId, ErrorCode, Failure};
 use ostree::glib::Variant;
 use ostree::{ObjectType, Repo};
 
-use super::repository::failed;
+use super::repository::{self, failed};
+use super::target::check_complete;
+
+/// What differs between two commits, for people. `NotFound` when the repository has not all of one.
+pub(crate) fn describe_difference(request: &CompareRequest) -> Result<TreeDifference, Failure> {
+    let repo = repository::open()?;
+    check_complete(&repo, &request.old)?;
+    check_complete(&repo, &request.new)?;
+    let found = compare(&repo, &request.old, &request.new)?;
+    let old = found.replaced.into_iter().chain(found.directories_gone).collect();
+    let new = found.written.into_iter().chain(found.directories_made).collect();
+    let changed = found.directories_changed.into_iter().map(|(path, _)| path).collect();
+    Ok(describe(old, new, changed))
+}
 
 /// What differs between two commits' trees. Paths have no leading `/`; the parts of directories that
 /// are new or gone are named as well.
@@ -138,7 +154,7 @@ fn usr_of(repo: &Repo, commit: &CommitId) -> Result<Option<Directory>, ostree::g
     Ok(Contents::of(repo, &root)?.directories.remove("usr"))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()

@@ -66,7 +66,7 @@ fn remote_with(repo: &Repo, commit: &CommitId) -> Result<Option<String>, Failure
         .find_map(|(name, _)| name.split_once(':').map(|(remote, _)| remote.to_owned())))
 }
 
-fn check_complete(repo: &Repo, commit: &CommitId) -> Result<(), Failure> {
+pub(super) fn check_complete(repo: &Repo, commit: &CommitId) -> Result<(), Failure> {
     let missing = |why: &str| {
         let message = format!("the repository has no complete commit {}{why}", commit.short());
         Failure::new(ErrorCode::NotFound, message)
