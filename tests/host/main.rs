@@ -6,6 +6,7 @@ mod boot;
 mod bus;
 mod confirm;
 mod kernel;
+mod named_points;
 mod own_update;
 mod plan;
 mod points;
