@@ -34,6 +34,9 @@ pub(super) fn decide(
 ) -> Result<Vec<KeptUpdate>, Failure> {
     let is_there = |update: &&Undoable| check_complete(repo, &update.base).is_ok();
     let updates: Vec<&Undoable> = retention.wanted().iter().filter(is_there).collect();
+    if updates.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut objects = Objects::of(repo);
     for commit in held_otherwise(repo, retention, deployments)? {
         if let Err(failure) = objects.add(&commit) {
