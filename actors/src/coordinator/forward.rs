@@ -103,12 +103,26 @@ impl Drive {
             .reporting(async move |context| {
                 ask(&package, MakePlan { base, goal, refresh, restart, vetoed, context }).await
             })
-            .await?;
+            .await
+            .map_err(|failure| self.tree_is_gone(failure))?;
         if let Some(wanted) = self.request.plan.clone() {
             stale::refuse_if_stale(&self.parts.journal, &wanted, &plan).await?;
         }
         refuse_if_short(&plan.space)?;
         Ok(plan)
+    }
+
+    /// A tree to go back to that is not there any more is told by what cannot be undone.
+    fn tree_is_gone(&self, failure: Failure) -> Failure {
+        match self.request.target {
+            Target::Before(id) if failure.code == ErrorCode::NotFound => {
+                let text =
+                    format!("the tree before transaction {id} is not kept any more: {failure}");
+                let hint = "See apt-ostree history for what can be undone.";
+                Failure::new(ErrorCode::NotFound, text).with_hint(hint)
+            }
+            _ => failure,
+        }
     }
 
     async fn goal(&self, workers: &Workers) -> Result<Goal, Failure> {
@@ -387,6 +401,6 @@ fn missing(what: &str) -> Failure {
     Failure::new(ErrorCode::Internal, format!("the log has no {what}"))
 }
 
-pub(super) fn not_undoable(id: TransactionId) -> Failure {
+fn not_undoable(id: TransactionId) -> Failure {
     Failure::new(ErrorCode::NotFound, format!("transaction {id} left no update that can be undone"))
 }
