@@ -454,4 +454,4 @@ fn column<T: serde::de::DeserializeOwned>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

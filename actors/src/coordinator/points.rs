@@ -196,3 +196,44 @@ fn target_of(journal: &Journal, name: &PointName) -> Result<Target, Failure> {
         None => Target::Commit(point.commit),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use apt_ostree_proto::record::HistoryRecord;
+    use apt_ostree_proto::request::UpdateRequest;
+    use apt_ostree_proto::step::Step;
+
+    use super::*;
+    use crate::journal::Entry;
+    use crate::journal::tests::finished;
+    use crate::saga::Mark;
+    use crate::sim::sim_commit;
+
+    fn update(journal: &Journal) {
+        let request = UpdateRequest::new(Target::Pending);
+        let id = journal.begin("x", &request, &Caller::default(), &[Step::Plan], None).unwrap();
+        let outcome = Outcome::Committed;
+        let record = HistoryRecord { request, ..finished(id, outcome) };
+        journal.finish(&record, &Entry::new(Mark::Finished(outcome))).unwrap();
+    }
+
+    #[test]
+    fn a_point_that_is_too_far_back_is_refused_with_another_way_to_its_tree() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        let name = PointName::parse("p").unwrap();
+        let (after, commit) = (TransactionId(0), sim_commit(1));
+        let point =
+            Point { name: name.clone(), after, commit: commit.clone(), named_seconds: 0, uid: 0 };
+        journal.add_point(&point).unwrap();
+        assert_eq!(target_of(&journal, &name).unwrap(), Target::Commit(commit.clone()));
+        for _ in 0..LONGEST_WAY_BACK {
+            update(&journal);
+        }
+        assert_eq!(target_of(&journal, &name).unwrap(), Target::Before(TransactionId(1)));
+        update(&journal);
+        let refused = target_of(&journal, &name).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotFound);
+        assert!(refused.hint.contains(commit.as_str()), "{refused:?}");
+    }
+}

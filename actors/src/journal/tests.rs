@@ -13,7 +13,7 @@ fn begin(journal: &Journal) -> TransactionId {
 }
 
 /// A record of nothing but its end.
-pub(super) fn finished(id: TransactionId, outcome: Outcome) -> HistoryRecord {
+pub(crate) fn finished(id: TransactionId, outcome: Outcome) -> HistoryRecord {
     HistoryRecord {
         id,
         title: "upgrade".to_owned(),

@@ -13,7 +13,8 @@ use apt_ostree_proto::request::{Caller, Target};
 use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::{ErrorCode, Failure, PointName, TransactionId};
 
-use crate::daemon::{Daemon, begin_upgrade, directory, in_system, settings};
+use crate::daemon::{Daemon, begin_upgrade, directory, golden, in_system, live_through, settings};
+use crate::faults::{EACH, nth, of_the_first};
 
 fn name(text: &str) -> PointName {
     PointName::parse(text).unwrap()
@@ -194,13 +195,6 @@ fn a_point_is_not_named_while_a_transaction_runs() {
 
 #[test]
 fn whatever_goes_wrong_while_a_point_is_named_it_is_there_whole_or_not_at_all() {
-    let faults = [
-        SimFault::ErrorBefore,
-        SimFault::ErrorAfter,
-        SimFault::Hang,
-        SimFault::HangAfter,
-        SimFault::Panic,
-    ];
     let calls = in_system(async {
         let (host, state) = (SimHost::booted(), directory());
         let daemon = Daemon::start(&host, state.path()).await;
@@ -210,7 +204,7 @@ fn whatever_goes_wrong_while_a_point_is_named_it_is_there_whole_or_not_at_all() 
     });
     assert!(calls >= 3, "{calls}");
     for index in 0..calls {
-        for fault in faults {
+        for fault in EACH {
             in_system(async {
                 let (host, state) = (SimHost::booted(), directory());
                 let mut daemon = Daemon::start(&host, state.path()).await;
@@ -224,6 +218,35 @@ fn whatever_goes_wrong_while_a_point_is_named_it_is_there_whole_or_not_at_all() 
                 assert!(host.state().disk.points.is_empty(), "{fault:?} at {index}");
                 daemon.name("p", None).await.unwrap();
             });
+        }
+    }
+}
+
+#[test]
+fn whatever_one_call_of_an_update_does_a_named_point_stays_and_is_gone_back_to() {
+    let calls = in_system(golden()).calls;
+    for (index, call) in calls.iter().enumerate() {
+        for fault in EACH {
+            let (host, state) = (SimHost::booted(), directory());
+            let before = host.state();
+            in_system(async {
+                Daemon::start(&host, state.path()).await.name("p", None).await.unwrap();
+            });
+            let (ports, _) = nth(index, fault);
+            live_through(&host, state.path(), of_the_first(ports, Faults::default()));
+            host.set_faults(&Faults::default());
+            host.packages.drop_lock();
+            let held = host.state().disk.points;
+            let what = format!("{fault:?} at call {index}, {call}");
+            assert_eq!(held, [(name("p"), sim_commit(1))].into(), "{what}");
+            in_system(async {
+                let mut daemon = Daemon::start(&host, state.path()).await;
+                let outcome = daemon.roll_back_to("p").await.outcome;
+                assert!(outcome.is_success(), "{what}: {outcome:?}");
+            });
+            let after = host.state();
+            assert_eq!(after.disk.files, before.disk.files, "{what}");
+            assert_eq!(after.disk.mounted.last().unwrap_or(&before.disk.booted), &sim_commit(1));
         }
     }
 }
