@@ -1,10 +1,11 @@
 //! The bus: reads snapshots and sends messages to the coordinator, nothing else.
 //!
 //! Modules in reading order: [`manager`] and [`transaction`] are the interfaces, `options` reads
-//! callers' options, `authority` asks polkit, `relay` turns the coordinator's events into signals,
+//! callers' options, `authority` asks polkit, `attendance` waits with a caller, `relay` turns the coordinator's events into signals,
 //! `refusal` answers for a daemon that cannot serve.
 
 mod activity;
+mod attendance;
 mod authority;
 mod error;
 mod manager;

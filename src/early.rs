@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::host::files::{FileTrees, Roots};
 use crate::host::tree::state::{DeploymentPath, StateReader};
-use crate::host::{self, namespace, paths};
+use crate::host::{self, namespace, paths, surroundings};
 
 /// What the daemon is called with to do this and end.
 pub const ARGUMENT: &str = "--early-boot";
@@ -34,8 +34,10 @@ pub async fn put_in_order() -> Result<(), Failure> {
     let state = StateReader::default();
     let booted = state.booted(&state.mounts()?)?;
     let late = LateEdits::before(&booted)?;
-    // First: an interrupted switch is nobody's edit.
-    let must_reload = put_back(&state, late.as_ref()).await?;
+    // First: an interrupted switch is nobody's edit. A journal that cannot be read keeps nobody's edits
+    // back; the daemon finds out what else there is to do, and says so.
+    let put_back = put_back(&state, late.as_ref()).await;
+    let must_reload = *put_back.as_ref().unwrap_or(&false);
     let is_merged = late.is_some();
     if let Some(late) = late {
         tracing::warn!(
@@ -43,7 +45,10 @@ pub async fn put_in_order() -> Result<(), Failure> {
         );
         tell(&namespace::in_host(move || late.carry_over()).await?);
     }
-    if must_reload || is_merged { reload().await } else { Ok(()) }
+    if must_reload || is_merged {
+        reload().await?;
+    }
+    put_back.map(drop)
 }
 
 /// Reverts the switches that are not kept, in the `/etc` that they were made in. Answers whether the
@@ -53,7 +58,13 @@ async fn put_back(state: &StateReader, late: Option<&LateEdits>) -> Result<bool,
     if !Journal::is_in(directory) {
         return Ok(false);
     }
-    let leftovers = leftovers(&Journal::open(directory)?, host::boot_id().as_ref())?;
+    let journal = Journal::open(directory)?;
+    if let Some(whose) = journal.whose(&surroundings::of_host()?)? {
+        tracing::error!("the journal is not this host's: {whose}; nothing is put back by it");
+        return Ok(false);
+    }
+    let leftovers = leftovers(&journal, host::boot_id().as_ref())?;
+    drop(journal);
     let mut must_reload = false;
     for leftover in leftovers {
         let id = leftover.id;

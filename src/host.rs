@@ -11,6 +11,7 @@ pub mod paths;
 pub mod processes;
 pub mod programs;
 pub mod sandbox;
+pub mod surroundings;
 pub mod systemd;
 pub mod tree;
 pub mod worker;

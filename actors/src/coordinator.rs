@@ -6,7 +6,7 @@
 //! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what
 //! a transaction knows and how far it is; `pump` and `told` write its two logs; `read` answers
 //! questions; `prune` forgets what is old; `retention` keeps what rollbacks need, `points` names it,
-//! `compare` tells states apart.
+//! `compare` tells states apart; `inspect` compares the host with its record and has it mended.
 
 mod compare;
 mod confirmation;
@@ -15,6 +15,7 @@ mod drive;
 mod environment;
 mod facts;
 mod forward;
+mod inspect;
 mod interruption;
 mod points;
 mod progress;
@@ -28,6 +29,7 @@ mod stale;
 mod told;
 mod unwind;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
@@ -35,7 +37,7 @@ use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
-use apt_ostree_proto::status::{Phase, TransactionStatus};
+use apt_ostree_proto::status::{LostJournal, Phase, TransactionStatus};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::watch;
@@ -43,6 +45,7 @@ use tokio::sync::watch;
 pub use compare::CompareStates;
 pub use confirmation::{ConfirmTransaction, EndWaiting};
 pub use environment::{Environment, LastResort, Publisher};
+pub use inspect::{InspectHost, MendHost};
 pub use points::{MOST_POINTS, NamePoint, RemovePoint, TargetOfPoint};
 pub use read::{
     Annotate, DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
@@ -79,6 +82,12 @@ pub struct Coordinator {
     stopping: bool,
     /// A rollback point is about to be written down.
     naming: bool,
+    /// Whether somebody compares the host with its record.
+    inspecting: Rc<Cell<bool>>,
+    /// Whether somebody mends it: nothing begins meanwhile.
+    mending: Rc<Cell<bool>>,
+    /// How many transactions began that change the host.
+    begun_changes: Rc<Cell<u64>>,
 }
 
 #[derive(Debug)]
@@ -122,6 +131,9 @@ impl Coordinator {
             recovering: true,
             stopping: false,
             naming: false,
+            inspecting: Rc::default(),
+            mending: Rc::default(),
+            begun_changes: Rc::default(),
         };
         coordinator.start()
     }
@@ -130,6 +142,9 @@ impl Coordinator {
     /// an update that waits for its confirmation.
     fn start_drive(&mut self, drive: Drive, context: &mut Context<Self>) {
         let next = Running::of(&drive);
+        if !next.is_dry_run {
+            self.begun_changes.set(self.begun_changes.get() + 1);
+        }
         match &self.running {
             Some(running) if !running.is_dry_run => {
                 self.beside = Some(next);
@@ -170,6 +185,10 @@ impl Coordinator {
         if self.stopping {
             return Err(Failure::new(ErrorCode::Busy, "the daemon is about to stop"));
         }
+        if self.mending.get() {
+            return Err(Failure::new(ErrorCode::Busy, "the host is being repaired")
+                .with_hint("Try again when that has ended."));
+        }
         if self.naming && !for_dry_run {
             return Err(Failure::new(ErrorCode::Busy, "a rollback point is being named"));
         }
@@ -193,6 +212,12 @@ impl Coordinator {
     }
 
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
+        if let Some(loss) = self.journal.now(Journal::loss)?.filter(LostJournal::is_suspect) {
+            let suspects = loss.suspects.unwrap_or_default().join("; ");
+            let text =
+                format!("an update may have been interrupted, and {}: {suspects}", loss.reason);
+            return Err(Failure::new(ErrorCode::Stuck, text));
+        }
         let Some(record) = self.journal.now(Journal::stuck)? else { return Ok(()) };
         let why = record.failure.and_then(|failure| failure.undo).map(|undo| undo.message);
         let text = format!(

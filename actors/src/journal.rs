@@ -8,7 +8,10 @@
 //!
 //! Schema changes are additive: an older daemon can recover what a newer one wrote.
 
+mod aside;
+mod check;
 mod entry;
+mod opening;
 mod points;
 mod prune;
 mod schema;
@@ -26,7 +29,10 @@ use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
 
 use crate::saga::Mark;
+pub use check::{Fate, Fates, RecordedUpdate};
 pub use entry::{Committed, Entry, Payload};
+pub use opening::Surroundings;
+use opening::Unusable;
 pub use points::{LONGEST_WAY_BACK, Standing};
 pub use prune::{RECORDS_KEPT, UPDATES_KEPT};
 
@@ -41,6 +47,10 @@ const BALLAST_BYTES: u64 = 8 << 20;
 /// The most that one look at the history answers. Bus daemons cut connections over messages of more
 /// than 32 MiB or 128 MiB, and a client has to draw it.
 const LARGEST_HISTORY_BYTES: u64 = 8 << 20;
+
+/// What to do about a row that cannot be read.
+const DAMAGED: &str = "See what is damaged with apt-ostree status --verify; apt-ostree repair forgets it, \
+                       and keeps a copy.";
 
 /// The journal of one host. Blocking: call it off the arbiter.
 #[derive(Debug)]
@@ -80,25 +90,20 @@ impl Recorded {
 impl Journal {
     /// Opens the journal in `directory`, making both where they are missing. `StateUnreadable` when
     /// the file is no journal of ours or is damaged; it is left as it is.
+    ///
+    /// [`Journal::open_on`] makes up for that.
     pub fn open(directory: &Path) -> Result<Self, Failure> {
-        let unreadable = |error: &rusqlite::Error| {
-            Failure::caused(
-                ErrorCode::StateUnreadable,
-                &format!("cannot open {}", directory.join(DATABASE).display()),
-                error,
-            )
-        };
-        std::fs::create_dir_all(directory).map_err(|error| {
-            Failure::caused(
-                ErrorCode::StateUnreadable,
-                &format!("cannot make {}", directory.display()),
-                &error,
-            )
-        })?;
-        let connection = Connection::open(directory.join(DATABASE)).map_err(|e| unreadable(&e))?;
-        schema::prepare(&connection).map_err(|e| unreadable(&e))?;
+        make_directory(directory)?;
+        Self::try_open(directory).map_err(|unusable| unusable.failure(directory))
+    }
+
+    fn try_open(directory: &Path) -> Result<Self, Unusable> {
+        let connection = opening::connect(directory)?;
         let journal = Self { connection, directory: directory.to_owned() };
-        journal.sync_directory()?;
+        journal.sync_directory().map_err(|failure| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+            Unusable::Inaccessible(rusqlite::Error::SqliteFailure(code, Some(failure.message)))
+        })?;
         journal.lay_ballast();
         Ok(journal)
     }
@@ -279,11 +284,16 @@ impl Journal {
             let mut rows = query.query([limit.min(RECORDS_KEPT)])?;
             let (mut records, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
+                let record = column::<HistoryRecord>(row, 0).map_err(|error| {
+                    // An inspection names it; it hides no other.
+                    tracing::warn!(%error, "a record of the journal cannot be read");
+                });
+                let Ok(record) = record else { continue };
                 bytes += row.get_ref(0)?.as_str()?.len() as u64;
                 if bytes > LARGEST_HISTORY_BYTES && !records.is_empty() {
                     break;
                 }
-                records.push(column(row, 0)?);
+                records.push(record);
             }
             Ok(records)
         })
@@ -369,6 +379,7 @@ impl Journal {
     ) -> Result<T, Failure> {
         query(&self.connection).map_err(|error| {
             Failure::caused(ErrorCode::StateUnreadable, "cannot read the state database", &error)
+                .with_hint(DAMAGED)
         })
     }
 
@@ -420,6 +431,13 @@ impl Journal {
             Failure::caused(ErrorCode::StateUnreadable, &what, &error)
         })
     }
+}
+
+fn make_directory(directory: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let what = format!("cannot make {}", directory.display());
+        Failure::caused(ErrorCode::StateUnreadable, &what, &error)
+    })
 }
 
 /// Seconds since 1970.

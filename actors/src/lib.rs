@@ -14,6 +14,7 @@ pub mod coordinator;
 pub mod difference;
 pub mod download;
 pub mod health;
+pub mod inspection;
 pub mod journal;
 pub mod overlay;
 pub mod package;

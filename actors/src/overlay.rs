@@ -1,4 +1,7 @@
-//! The overlay actor: staging areas, commits, the switch, deployments.
+//! The overlay actor: staging areas, commits, the switch, deployments; what an inspection wants to know of
+//! them is in `inspection`.
+
+mod inspection;
 
 mod points;
 
@@ -16,6 +19,8 @@ use crate::port::{
     CommittedTree, Delta, DeltaSource, Files, Host, HostTree, Mounts, PortResult, Retention, Tree,
     TreeMetadata,
 };
+
+pub use inspection::{CleanUpTrees, LookAtTrees, MendTrees, TreeSight};
 
 /// Holds the tree, mount and file ports.
 #[derive(Clone, Debug)]

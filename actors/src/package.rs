@@ -1,5 +1,6 @@
 //! The package actor: plans, and installation in the sandbox.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
@@ -72,6 +73,20 @@ impl Handler<MakePlan> for PackageActor {
                 Goal::Tree(source) => plan_tree(&*packages, source, request).await,
             }
         })
+    }
+}
+
+/// Request: the installed packages' versions, by name and architecture.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "PortResult<BTreeMap<(String, String), String>>")]
+pub struct ListInstalled;
+
+impl Handler<ListInstalled> for PackageActor {
+    type Result = ResponseFuture<PortResult<BTreeMap<(String, String), String>>>;
+
+    fn handle(&mut self, _: ListInstalled, _: &mut Self::Context) -> Self::Result {
+        let packages = Rc::clone(&self.packages);
+        Box::pin(async move { packages.installed().await })
     }
 }
 

@@ -21,13 +21,16 @@ mod tree;
 pub use archive::{Archive, ArchiveContents};
 pub use files::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement};
 pub use http::{FetchError, FetchRequest, FetchResponse, Http};
-pub use mounts::{Mounts, TreeIdentity, UsrMount};
+pub use mounts::{LayerOwner, Mounts, TreeIdentity, UsrLayer, UsrLook, UsrMount};
 pub use packages::{Impact, Packages, Resolution};
 pub use processes::{ProcessUse, Processes, ReplacedFile};
 pub use retention::{Retention, Undoable};
 pub use sandbox::{InstallReport, Sandbox};
 pub use systemd::{JobOutcome, Systemd, UnitDependencies};
-pub use tree::{CommittedTree, HostTree, Tree, TreeMetadata};
+pub use tree::{
+    CommitCondition, CommittedTree, DeploymentLook, FileDifference, FileDifferenceKind, HostTree,
+    LiveLook, Tree, TreeComparison, TreeLook, TreeMetadata,
+};
 
 use std::rc::Rc;
 

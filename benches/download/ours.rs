@@ -1,5 +1,6 @@
 //! Ours: the download actor with the real http port.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -105,6 +106,9 @@ impl Packages for NoApt {
         no_apt()
     }
     async fn unlock_archives(&self) -> PortResult<()> {
+        no_apt()
+    }
+    async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
         no_apt()
     }
     async fn fetch_through_apt(&self, _: &PackageChange, _: &StepContext) -> PortResult<()> {

@@ -8,6 +8,7 @@ pub mod difference;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod inspection;
 pub mod package;
 pub mod plan;
 pub mod point;

@@ -164,7 +164,8 @@ pub struct HostState {
     pub transaction: Option<TransactionStatus>,
     /// The newest transaction that has ended.
     pub last: Option<HistoryRecord>,
-    /// Whether an undo failed: nothing new is begun until `apt-ostree repair` has mended it.
+    /// Whether an undo failed, or may be missing because the journal was lost: nothing new is begun
+    /// until `apt-ostree repair` has mended it.
     pub stuck: bool,
     /// The named rollback points, oldest first.
     #[serde(default)]
@@ -172,4 +173,28 @@ pub struct HostState {
     /// The updates that can be undone, newest first, with what that costs.
     #[serde(default)]
     pub kept: Vec<KeptUpdate>,
+    /// A journal that could not be used, until `apt-ostree repair` goes on without it.
+    #[serde(default)]
+    pub lost: Option<LostJournal>,
+}
+
+/// A journal that could not be used, and was begun anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostJournal {
+    /// Why.
+    pub reason: String,
+    /// The name under which it is kept beside the new one; none where there was none.
+    pub kept_as: Option<String>,
+    /// When that was found, in seconds since 1970.
+    pub at_seconds: i64,
+    /// What looks like an update that was interrupted, for people; none before anybody has looked.
+    /// While there is any, nothing new is begun.
+    pub suspects: Option<Vec<String>>,
+}
+
+impl LostJournal {
+    /// Whether the host may be between two states.
+    pub fn is_suspect(&self) -> bool {
+        self.suspects.as_ref().is_none_or(|suspects| !suspects.is_empty())
+    }
 }

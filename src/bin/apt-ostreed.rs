@@ -9,7 +9,7 @@ use apt_ostree::config::Config;
 use apt_ostree::dbus::{self, Activity};
 use apt_ostree::early;
 use apt_ostree::host::programs::Original;
-use apt_ostree::host::{self, paths};
+use apt_ostree::host::{self, paths, surroundings};
 use apt_ostree::telemetry;
 use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::clock::BootClock;
@@ -99,7 +99,10 @@ async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failu
     let (publish, events) = Publisher::channel();
     let environment = Environment {
         host,
-        journal: SharedJournal::new(Journal::open(Path::new(paths::STATE_DIRECTORY))?),
+        journal: SharedJournal::new(Journal::open_on(
+            Path::new(paths::STATE_DIRECTORY),
+            &surroundings::of_host()?,
+        )?),
         boot: host::boot_id(),
         clock: BootClock::of_kernel(),
         publish,

@@ -33,7 +33,7 @@ pub struct Global {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Show what is booted, what runs, what boots next, and what happens now
-    Status,
+    Status(Status),
     /// Fetch the package lists and show what an update would do
     Check(Check),
     /// Change the running system
@@ -48,8 +48,8 @@ pub enum Command {
     Cancel,
     /// Keep the update that waits for its confirmation
     Confirm,
-    /// Try again to put back what could not be undone
-    Repair,
+    /// Put back what could not be undone, and mend what differs from the record
+    Repair(Repair),
     /// List what was done
     History(History),
     /// Show one transaction: packages, units, times, and what the tools printed
@@ -68,6 +68,23 @@ pub enum Command {
     /// Print the manual page
     #[command(hide = true)]
     ManualPage,
+}
+
+/// `apt-ostree status`
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Compare files, mounts, deployments, packages and journal with the record, and list every drift;
+    /// the exit status is 1 when there is any
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// `apt-ostree repair`
+#[derive(Clone, Debug, Args)]
+pub struct Repair {
+    /// Show what would be mended and what is left, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `apt-ostree check`

@@ -15,13 +15,14 @@ use super::connect::{explain, manager, read};
 use super::follow::{Signals, Told, recorded, transaction};
 use super::progress::Display;
 use super::terminal::{self, one_line};
-use super::{exit, points, render};
+use super::{exit, inspection, points, render};
 
 /// Runs the command; answers the exit status.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::Status => status(global).await,
+        Command::Status(asked) if asked.verify => inspection::verify(global).await,
+        Command::Status(_) => status(global).await,
         Command::Check(check) => {
             let options = HashMap::from([("refresh", Value::from(!check.no_refresh))]);
             let begin = async |manager: &ManagerProxy<'_>| manager.check(&options).await;
@@ -49,10 +50,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             let begin = async |manager: &ManagerProxy<'_>| manager.confirm().await;
             change(global, begin, false).await
         }
-        Command::Repair => {
-            let begin = async |manager: &ManagerProxy<'_>| manager.repair().await;
-            repair(global, begin).await
-        }
+        Command::Repair(repair) => inspection::repair(global, repair.dry_run).await,
         Command::History(history) => {
             let (_, manager) = manager().await?;
             let text = manager.get_history(history.limit).await.map_err(explain)?;
@@ -198,15 +196,14 @@ async fn change(
 }
 
 /// Puts a stuck host in order. The transaction's own end is no success; that it is put back is.
-async fn repair(
-    global: &Global,
-    begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
-) -> anyhow::Result<u8> {
+/// `NotFound` when none is stuck.
+pub(super) async fn undo_again(global: &Global) -> anyhow::Result<Outcome> {
+    let begin = async |manager: &ManagerProxy<'_>| manager.repair().await;
     let Followed { bus, path, outcome } = follow(global, begin).await?;
     let proxy = transaction(&bus, &path).await?;
     let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
     ended(global, &record)?;
-    Ok(if outcome == Outcome::Stuck { outcome.exit_status() } else { exit::DONE })
+    Ok(outcome)
 }
 
 /// Prints an ended transaction: its record as data, its failure as a diagnostic.

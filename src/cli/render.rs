@@ -139,6 +139,14 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     if let Some(last) = &state.last {
         writeln!(out, "last      {}: {}, {}", last.id, one_line(&last.title), last.outcome.name())?;
     }
+    if let Some(lost) = &state.lost {
+        let kept = lost.kept_as.as_ref().map(|name| format!(" (kept as {name})"));
+        let text = format!("{}{}", lost.reason, kept.unwrap_or_default());
+        writeln!(out, "journal   begun anew on {}: {}", date(lost.at_seconds), one_line(&text))?;
+        for suspect in lost.suspects.iter().flatten() {
+            writeln!(out, "          {}", one_line(suspect))?;
+        }
+    }
     if !state.points.is_empty() {
         let names: Vec<&str> = state.points.iter().map(|point| point.name.as_str()).collect();
         writeln!(out, "points    {}", names.join(", "))?;
@@ -149,7 +157,11 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
         writeln!(out, "undoable  {}  ({} kept for it)", ids.join(", "), HumanBytes(bytes))?;
     }
     if state.stuck {
-        writeln!(out, "stuck     an undo failed: run apt-ostree repair")?;
+        let why = match &state.lost {
+            Some(lost) if lost.is_suspect() => "an update may have been interrupted",
+            _ => "an undo failed",
+        };
+        writeln!(out, "stuck     {why}: run apt-ostree repair")?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
     BeginTransaction, CancelTransaction, ConfirmTransaction, Coordinator, DescribeState, FindPlan,
-    ReadHistory, ReadRecord, RepairHost, WatchTransaction,
+    InspectHost, MendHost, ReadHistory, ReadRecord, RepairHost, WatchTransaction,
 };
 use apt_ostree_proto::dbus::{
     ACTION_CANCEL, ACTION_CHECK, ACTION_POINTS, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE,
@@ -12,12 +12,14 @@ use apt_ostree_proto::dbus::{
 use apt_ostree_proto::record::FinishedTransaction;
 use apt_ostree_proto::request::{RestartPolicy, Selection, Target, UpdateRequest};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use tokio_util::sync::CancellationToken;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::OwnedObjectPath;
 use zbus::{fdo, interface};
 
 use super::activity::Activity;
+use super::attendance::attend;
 use super::authority::Authority;
 use super::error::Error;
 use super::objects::Objects;
@@ -194,6 +196,41 @@ impl Manager {
         let id = self.coordinator.send(RepairHost).await??;
         self.objects.get(id).await?;
         path_of(id)
+    }
+
+    /// Compares the host with its record. It reads what only the superuser may, so it is for those who
+    /// may look for updates.
+    async fn verify(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        let mut reader = Reader::new(options);
+        let with_files = reader.flag("files")?.unwrap_or(true);
+        reader.finish()?;
+        self.authority.allow(&header, ACTION_CHECK).await?;
+        let cancel = CancellationToken::new();
+        let request = InspectHost { with_files, cancel: cancel.clone() };
+        let work = self.coordinator.send(request);
+        json(&attend(&self.objects, &header, cancel, work).await??)
+    }
+
+    /// Mends what differs from the record.
+    async fn mend(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        let mut reader = Reader::new(options);
+        let dry_run = reader.flag("dry-run")?.unwrap_or(false);
+        reader.finish()?;
+        let action = if dry_run { ACTION_CHECK } else { ACTION_REPAIR };
+        self.authority.allow(&header, action).await?;
+        let cancel = CancellationToken::new();
+        let work = self.coordinator.send(MendHost { dry_run, cancel: cancel.clone() });
+        json(&attend(&self.objects, &header, cancel, work).await??)
     }
 
     /// Gives a state a name, by which it is kept.

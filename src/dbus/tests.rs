@@ -13,6 +13,7 @@ use apt_ostree_proto::dbus::{
     ACTION_CHECK, ACTION_POINTS, ACTION_ROLL_BACK, ACTION_UPDATE, ManagerProxy, TransactionProxy,
 };
 use apt_ostree_proto::difference::Difference;
+use apt_ostree_proto::inspection::{Inspection, Mending};
 use apt_ostree_proto::point::Point;
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord, RollbackState};
 use apt_ostree_proto::status::{HostState, Outcome};
@@ -188,6 +189,28 @@ async fn a_caller_may_look_and_not_change_where_it_is_told_so() {
     manager.diff("running", "booted").await.unwrap();
     let dry_run = HashMap::from([("dry-run", Value::from(true))]);
     manager.apply_live(&dry_run).await.unwrap();
+}
+
+#[actix::test]
+async fn whoever_may_look_may_verify_and_only_who_may_repair_may_mend() {
+    let peers = Peers::meet(&[ACTION_CHECK]).await;
+    let manager = peers.manager().await;
+    let none = HashMap::new();
+    let inspection: Inspection =
+        serde_json::from_str(&manager.verify(&none).await.unwrap()).unwrap();
+    assert!(inspection.is_clean() && inspection.files > 0, "{inspection:?}");
+    let quick = HashMap::from([("files", Value::from(false))]);
+    let quick = manager.verify(&quick).await.unwrap();
+    assert_eq!(serde_json::from_str::<Inspection>(&quick).unwrap().files, 0);
+    let dry_run = HashMap::from([("dry-run", Value::from(true))]);
+    let mending: Mending = serde_json::from_str(&manager.mend(&dry_run).await.unwrap()).unwrap();
+    assert_eq!(mending, Mending { dry_run: true, ..Mending::default() });
+    assert_eq!(error_name(manager.mend(&none).await), "org.aptostree1.Error.NotAuthorized");
+    let odd = HashMap::from([("files", Value::from(1_u32))]);
+    assert_eq!(error_name(manager.verify(&odd).await), "org.aptostree1.Error.InvalidArgument");
+    let peers = Peers::meet(&[]).await;
+    let refused = error_name(peers.manager().await.verify(&none).await);
+    assert_eq!(refused, "org.aptostree1.Error.NotAuthorized");
 }
 
 #[actix::test]

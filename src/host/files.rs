@@ -25,10 +25,10 @@ mod users;
 mod tests;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use apt_ostree_actors::context::StepContext;
-use apt_ostree_actors::port::{Delta, DeltaSource, Files, Placement, PortResult};
+use apt_ostree_actors::port::{Delta, DeltaSource, FileIdentity, Files, Placement, PortResult};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,14 @@ impl Files for HostFiles {
 
     async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
         namespace::in_host(move || FileTrees::new(Roots::of_host()?).discard(transaction)).await
+    }
+
+    async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = paths.to_vec();
+        namespace::in_host(move || FileTrees::new(Roots::of_host()?).identify(&paths)).await
     }
 }
 
@@ -211,6 +219,14 @@ impl FileTrees {
             ))?;
         }
         Ok(())
+    }
+
+    /// See [`Files::identify`].
+    pub fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>> {
+        let etc = prepare::open(&self.roots.etc)?;
+        let identify =
+            |path: &PathBuf| etc.identify(path).map_err(failed("look at", Placement::Etc, path));
+        paths.iter().map(identify).collect()
     }
 }
 

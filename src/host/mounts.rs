@@ -5,21 +5,23 @@ mod guard;
 mod rescue;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use apt_ostree_actors::port::{Mounts, PortResult, TreeIdentity, UsrMount};
+use apt_ostree_actors::port::{
+    LayerOwner, Mounts, PortResult, TreeIdentity, UsrLayer, UsrLook, UsrMount,
+};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
 
 use super::paths;
 use super::programs::Program;
-use crate::mount::mountinfo;
-use crate::mount::usr::{Owner, UsrStack};
+use crate::mount::mountinfo::{self, MountInfo};
+use crate::mount::usr::{Layer, Owner, UsrStack};
 pub use rescue::RescueReply;
 
 /// How long the guard waits to be stood down unless [`KernelMounts::with_guard_time`] says
@@ -187,14 +189,57 @@ impl Mounts for KernelMounts {
         }
         Ok(())
     }
+
+    async fn look(&self) -> PortResult<UsrLook> {
+        let mounts = read_mounts()?;
+        let layers = UsrStack::of(&mounts, Path::new("/usr")).layers;
+        let mut helpers = guard::listening().await?;
+        helpers.extend(pinned(&mounts));
+        Ok(UsrLook { layers: layers.iter().map(|layer| seen(layer, &mounts)).collect(), helpers })
+    }
+
+    async fn protect(&self) -> PortResult<()> {
+        let reply = rescue::run(&self.rescue, "protect", Vec::new()).await?;
+        tracing::info!(changed = reply.changed, layers = reply.layers, "made /usr read-only");
+        Ok(())
+    }
+}
+
+fn seen(layer: &Layer, mounts: &[MountInfo]) -> UsrLayer {
+    let owner = match &layer.owner {
+        Owner::Deployment => LayerOwner::Deployment,
+        Owner::Live(transaction) => LayerOwner::Live(TransactionId(*transaction)),
+        Owner::Foreign(what) => LayerOwner::Foreign(what.clone()),
+    };
+    let is_peer = |other: &&MountInfo| {
+        layer.mount.peer_group.is_some()
+            && other.peer_group == layer.mount.peer_group
+            && other.mount_point != layer.mount.mount_point
+    };
+    let peers = mounts.iter().filter(is_peer).map(|other| other.mount_point.clone()).collect();
+    UsrLayer { owner, read_only: layer.mount.read_only, peers }
+}
+
+/// Transactions with a pinned mount namespace.
+fn pinned(mounts: &[MountInfo]) -> BTreeSet<TransactionId> {
+    let directory = paths::peer_namespace(TransactionId(0));
+    let pin = |mount: &MountInfo| {
+        let is_pin = mount.mount_point.parent() == directory.parent();
+        let name = mount.mount_point.file_name()?.to_str()?;
+        is_pin.then(|| name.parse().ok().map(TransactionId)).flatten()
+    };
+    mounts.iter().filter_map(pin).collect()
 }
 
 fn read_stack() -> PortResult<UsrStack> {
+    Ok(UsrStack::of(&read_mounts()?, Path::new("/usr")))
+}
+
+fn read_mounts() -> PortResult<Vec<MountInfo>> {
     let text = std::fs::read("/proc/1/mountinfo").map_err(|error| {
         Failure::caused(ErrorCode::Internal, "cannot read what is mounted", &error)
     })?;
-    let mounts = mountinfo::parse(&text).map_err(|line| {
+    mountinfo::parse(&text).map_err(|line| {
         Failure::new(ErrorCode::Internal, format!("mountinfo has a line like {line:?}"))
-    })?;
-    Ok(UsrStack::of(&mounts, Path::new("/usr")))
+    })
 }

@@ -9,6 +9,7 @@ mod impact;
 mod space;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -99,11 +100,7 @@ impl Packages for Apt {
         let changes = changes.to_vec();
         let (touched, space) = blocking(move || {
             let database = Path::new(DATABASE);
-            let path = database.join("status");
-            let text = fs::read_to_string(&path).map_err(|error| {
-                let what = format!("{} cannot be read", path.display());
-                Failure::caused(ErrorCode::DatabaseOutsideTree, &what, &error)
-            })?;
+            let text = live_status()?;
             let status = Status::parse(&text);
             let touched = impact::touched(&changes, &status, database, Path::new("/"))?;
             let space = Places::default().needs(&changes, &status, text.len() as u64)?;
@@ -132,6 +129,17 @@ impl Packages for Apt {
         Ok(())
     }
 
+    async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
+        blocking(|| {
+            let status = Status::parse(&live_status()?);
+            let installed = status.packages().filter(|package| package.is_installed());
+            Ok(installed
+                .map(|one| ((one.name.clone(), one.architecture.clone()), one.version.clone()))
+                .collect())
+        })
+        .await
+    }
+
     async fn fetch_through_apt(
         &self,
         change: &PackageChange,
@@ -140,6 +148,15 @@ impl Packages for Apt {
         let request = tasks::FetchRequest { change: change.clone() };
         worker::run(tasks::FETCH, &request, context).await
     }
+}
+
+/// The running tree's dpkg status.
+fn live_status() -> PortResult<String> {
+    let path = Path::new(DATABASE).join("status");
+    fs::read_to_string(&path).map_err(|error| {
+        let what = format!("{} cannot be read", path.display());
+        Failure::caused(ErrorCode::DatabaseOutsideTree, &what, &error)
+    })
 }
 
 /// Where the running tree has dpkg's status, without the leading `/`; both trees of a difference

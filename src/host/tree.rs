@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use apt_ostree_actors::context::{Reporter, StepContext};
-use apt_ostree_actors::port::{CommittedTree, HostTree, PortResult, Retention, Tree, TreeMetadata};
+use apt_ostree_actors::port::{
+    CommittedTree, HostTree, PortResult, Retention, Tree, TreeComparison, TreeLook, TreeMetadata,
+};
 use apt_ostree_proto::difference::TreeDifference;
 use apt_ostree_proto::point::KeptUpdate;
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, PointName, TransactionId};
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::state::StateReader;
 use self::task::{
     CheckOutRequest, CleanUpRequest, CommitRequest, CompareRequest, DeploymentRequest, HoldRequest,
-    PrepareRequest, TargetRequest, TransactionRequest,
+    LookRequest, PrepareRequest, RefRequest, TargetRequest, TransactionRequest,
 };
 use super::{namespace, worker};
 
@@ -238,6 +240,21 @@ impl Tree for OstreeTree {
         let request = CleanUpRequest { retention: retention.clone() };
         let _turn = self.sweeping.lock().await;
         worker::run(task::CLEAN_UP, &request, &unattended(TransactionId(0))).await
+    }
+
+    async fn look(&self, commits: &[CommitId], context: &StepContext) -> PortResult<TreeLook> {
+        // What a sweep is about to remove is no leftover.
+        let _turn = self.sweeping.lock().await;
+        worker::run(task::LOOK, &LookRequest { commits: commits.to_vec() }, context).await
+    }
+
+    async fn compare(&self, context: &StepContext) -> PortResult<TreeComparison> {
+        worker::run(task::VERIFY, &(), context).await
+    }
+
+    async fn restore_ref(&self, transaction: TransactionId, commit: &CommitId) -> PortResult<()> {
+        let request = RefRequest { transaction, commit: commit.clone() };
+        worker::run(task::RESTORE_REF, &request, &unattended(transaction)).await
     }
 
     async fn hold(&self, point: &PointName, commit: &CommitId) -> PortResult<()> {

@@ -17,6 +17,10 @@ pub struct MountInfo {
     pub root: PathBuf,
     /// Where it is mounted, relative to the reading process' root.
     pub mount_point: PathBuf,
+    /// Whether the mount itself is read-only, whatever its file system is.
+    pub read_only: bool,
+    /// The peer group of a shared mount: what is mounted on one of a group shows on all.
+    pub peer_group: Option<u64>,
     /// The file system's type.
     pub file_system: String,
     /// The file system's own word for where it comes from.
@@ -44,12 +48,15 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
     let (major, minor) = text(fields[2])?.split_once(':')?;
+    let peer_group = fields[6..dash].iter().find_map(|field| field.strip_prefix(b"shared:"));
     Some(MountInfo {
         id: number(fields[0])?,
         parent: number(fields[1])?,
         device: device_number(major.parse().ok()?, minor.parse().ok()?),
         root: PathBuf::from(OsString::from_vec(unescape(fields[3]))),
         mount_point: PathBuf::from(OsString::from_vec(unescape(fields[4]))),
+        read_only: fields[5].split(|byte| *byte == b',').any(|option| option == b"ro"),
+        peer_group: peer_group.and_then(number),
         file_system: lossy(fields.get(dash + 1)?),
         source: lossy(fields.get(dash + 2)?),
         super_options: fields.get(dash + 3).map(|field| lossy(field)).unwrap_or_default(),
@@ -121,7 +128,11 @@ mod tests {
             assert_eq!(mounts[0].mount_point, Path::new("/mnt2"));
             assert_eq!(mounts[0].file_system, "ext3");
             assert_eq!(mounts[0].super_options, "rw,errors=continue");
+            assert_eq!(mounts[0].peer_group, optional.starts_with("shared:").then_some(1));
+            assert!(!mounts[0].read_only);
         }
+        let mounts = parse(b"1 0 8:1 / /usr nosuid,ro,relatime - ext4 d rw").unwrap();
+        assert!(mounts[0].read_only && mounts[0].peer_group.is_none());
     }
 
     #[test]

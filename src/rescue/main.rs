@@ -45,6 +45,7 @@ fn run(command: &str, options: &Options) -> Result<Reply, Trouble> {
         "pin-peer" => collapse::pin_peer(&options.path("pin")?),
         "switch" => switch::switch(&options.tree()?),
         "unswitch" => switch::unswitch(&options.tree()?),
+        "protect" => switch::protect(),
         "collapse" => collapse::collapse(&options.path("pin")?, &options.below()?),
         "unpin" => collapse::unpin(&options.path("pin")?),
         "guard" => guard::guard(&options.tree()?, options.watch()?, &options.path("socket")?),

@@ -61,8 +61,17 @@ pub(crate) fn is_on_top(tree: &Tree) -> Result<bool, Trouble> {
 /// Read-only, for services with a mount namespace of their own would get it writable otherwise, and
 /// a write would go through a hard link into the repository. Private, for otherwise it would be a
 /// peer of the mount that it was cloned from.
-#[expect(unsafe_code, reason = "rustix has no mount_setattr")]
 pub(crate) fn make_read_only_and_private(mount: BorrowedFd<'_>) -> std::io::Result<()> {
+    set_read_only(mount, libc::MS_PRIVATE)
+}
+
+/// Makes a mount read-only, and leaves what it follows as it is.
+pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> std::io::Result<()> {
+    set_read_only(mount, 0)
+}
+
+#[expect(unsafe_code, reason = "rustix has no mount_setattr")]
+fn set_read_only(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
     /// `struct mount_attr` of `linux/mount.h`, version 0.
     #[repr(C)]
     struct Attributes {
@@ -71,12 +80,8 @@ pub(crate) fn make_read_only_and_private(mount: BorrowedFd<'_>) -> std::io::Resu
         propagation: u64,
         user_namespace: u64,
     }
-    let attributes = Attributes {
-        set: libc::MOUNT_ATTR_RDONLY,
-        clear: 0,
-        propagation: libc::MS_PRIVATE,
-        user_namespace: 0,
-    };
+    let attributes =
+        Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation, user_namespace: 0 };
     // SAFETY: the descriptor is open, the path is a terminated empty string as AT_EMPTY_PATH wants
     // it, and the kernel reads exactly the given size of a structure that outlives the call.
     let result = unsafe {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, CWD};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::mount::mountinfo::MountInfo;
@@ -61,6 +61,28 @@ pub(crate) fn switch(tree: &Tree) -> Result<Reply, Trouble> {
     Err(Trouble::switch(format!(
         "mounts below {USR} changed {ASSEMBLY_ATTEMPTS} times while the switch was made ready"
     )))
+}
+
+/// Makes the top mount on `/usr` read-only again. How it follows other mounts stays as it is: a later
+/// switch has to reach the services.
+pub(crate) fn protect() -> Result<Reply, Trouble> {
+    HostNamespace::enter()?;
+    let stack = namespace::stack()?;
+    if let Some(what) = stack.foreign() {
+        return Err(Trouble::foreign(what));
+    }
+    let layers = stack.layers.len();
+    let Some(top) = stack.layers.last() else {
+        return Err(Trouble::switch(format!("{USR} is no mount of its own")));
+    };
+    if top.mount.read_only {
+        return Ok(Reply::unchanged(layers));
+    }
+    let mount =
+        rustix::fs::open(USR, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .tried(|| format!("open {USR}"))?;
+    namespace::make_read_only(mount.as_fd()).tried(|| format!("make {USR} read-only"))?;
+    Ok(Reply { changed: true, layers, ..Reply::default() })
 }
 
 /// Takes `tree` off `/usr` if it is on top and something is below it; does nothing otherwise.

@@ -64,6 +64,9 @@ fn main() -> ExitCode {
         tree_task::HOLD => perform(&output, |request, _| ostree::hold(&request)),
         tree_task::COMPARE => perform(&output, |request, _| ostree::describe_difference(&request)),
         tree_task::FIND_TARGET => perform(&output, |request, _| ostree::find_target(&request)),
+        tree_task::LOOK => perform(&output, |request, _| ostree::look(&request)),
+        tree_task::VERIFY => perform(&output, |(), _| ostree::compare_running()),
+        tree_task::RESTORE_REF => perform(&output, |request, _| ostree::restore_ref(&request)),
         tree_task::READ_FILE => perform(&output, |request, _| ostree::read_file(&request)),
         _ => Err(Failure::new(ErrorCode::InvalidArgument, "the worker has no such task")),
     };

@@ -6,7 +6,7 @@ use actix::{Handler, Message, MessageResult, ResponseFuture};
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::{HistoryEntry, HistoryRecord};
 use apt_ostree_proto::request::Target;
-use apt_ostree_proto::status::{HostState, TransactionStatus};
+use apt_ostree_proto::status::{HostState, LostJournal, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use tokio::sync::watch;
 
@@ -60,14 +60,16 @@ impl Handler<DescribeState> for Coordinator {
                 Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
             })?;
             let host = ask(&workers.overlay, DescribeHost).await?;
-            let (last, stuck, points, kept) = parts
+            let (last, stuck, lost, points, kept) = parts
                 .journal
                 .with(|journal| {
-                    let stuck = journal.stuck()?.is_some();
-                    Ok((journal.history(1)?, stuck, journal.points()?, journal.kept_updates()?))
+                    let (stuck, lost) = (journal.stuck()?.is_some(), journal.loss()?);
+                    let (points, kept) = (journal.points()?, journal.kept_updates()?);
+                    Ok((journal.history(1)?, stuck, lost, points, kept))
                 })
                 .await?;
             let last = last.into_iter().next();
+            let stuck = stuck || lost.as_ref().is_some_and(LostJournal::is_suspect);
             Ok(HostState {
                 os_name: host.os_name,
                 booted: host.booted,
@@ -76,6 +78,7 @@ impl Handler<DescribeState> for Coordinator {
                 foreign_pending: host.foreign_pending,
                 transaction,
                 stuck,
+                lost,
                 last,
                 points,
                 kept,

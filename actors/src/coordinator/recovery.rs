@@ -13,19 +13,22 @@ use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
-use super::{Parts, deadline};
+use super::{Parts, deadline, inspect};
 use crate::journal::{Entry, Journal, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::port::Delta;
 use crate::saga::{Abort, Legacy, Mark, is_past_pivot, legacy};
 use crate::supervisor::GetWorkers;
 
-/// Takes up every transaction that has not ended, newest first. Answers the one that goes on waiting
-/// for its confirmation: others must be able to call meanwhile.
+/// Takes up every transaction that has not ended, newest first; then looks whether the host shows any
+/// that the journal does not know. Answers the one that goes on waiting for its confirmation: others
+/// must be able to call meanwhile.
 pub(super) async fn recover(
     parts: &Parts,
     boot: Option<&BootId>,
 ) -> Result<Option<Recorded>, Failure> {
+    // What cannot be read cannot be unwound either.
+    parts.journal.with(Journal::give_up_unreadable).await?;
     let mut waits = None;
     let mut unfinished = parts.journal.with(Journal::unfinished).await?;
     unfinished.reverse();
@@ -45,6 +48,7 @@ pub(super) async fn recover(
         let record = Drive::resume(parts.clone(), recorded).run().await;
         parts.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
     }
+    inspect::judge_loss(parts).await?;
     Ok(waits)
 }
 

@@ -31,16 +31,36 @@ impl Drive {
 
 /// What is kept after the update `this`, which has no record yet.
 fn retention(journal: &Journal, settings: &Settings, this: Undoable) -> Result<Retention, Failure> {
-    // Without its log, a tree is no way back.
-    let count = settings.keep_updates.min(UPDATES_KEPT - 1);
-    let earlier = |record: HistoryRecord| Some(Undoable { id: record.id, base: record.base? });
-    let earlier = journal.newest_kept(count)?.into_iter().filter_map(earlier);
+    let earlier = journal.newest_kept(count(settings))?.into_iter().filter_map(undoable);
     let id = this.id;
     let updates = std::iter::once(this).chain(earlier.filter(|update| update.id != id)).collect();
+    of_updates(journal, settings, updates)
+}
+
+/// What is kept between updates.
+pub(super) fn retention_now(journal: &Journal, settings: &Settings) -> Result<Retention, Failure> {
+    let updates = journal.newest_kept(count(settings) + 1)?.into_iter();
+    of_updates(journal, settings, updates.filter_map(undoable).collect())
+}
+
+fn undoable(record: HistoryRecord) -> Option<Undoable> {
+    Some(Undoable { id: record.id, base: record.base? })
+}
+
+/// Without its log, a tree is no way back.
+fn count(settings: &Settings) -> u32 {
+    settings.keep_updates.min(UPDATES_KEPT - 1)
+}
+
+fn of_updates(
+    journal: &Journal,
+    settings: &Settings,
+    updates: Vec<Undoable>,
+) -> Result<Retention, Failure> {
     let points = journal.points()?;
     Ok(Retention {
         updates,
-        count: count as usize,
+        count: count(settings) as usize,
         bytes: settings.keep_bytes,
         files: on_the_way_back(journal, &points)?,
         points: points.into_iter().map(named).collect(),

@@ -176,6 +176,9 @@ impl Packages for Apt {
     async fn unlock_archives(&self) -> PortResult<()> {
         unreachable!("the caller holds the lock")
     }
+    async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
+        unreachable!("downloads do not list")
+    }
     async fn fetch_through_apt(&self, _: &PackageChange, _: &StepContext) -> PortResult<()> {
         if let Some((path, bytes)) = self.writes.borrow().as_ref() {
             std::fs::write(path, bytes).unwrap();

@@ -29,6 +29,9 @@ pub trait Files: std::fmt::Debug {
 
     /// Removes the transaction's staging areas and kept files. Idempotent.
     async fn discard(&self, transaction: TransactionId) -> PortResult<()>;
+
+    /// What is at these paths below `/etc` now, in their order; none where nothing is. Only reads.
+    async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>>;
 }
 
 /// Where a delta comes from.

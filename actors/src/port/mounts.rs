@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,44 @@ pub trait Mounts: std::fmt::Debug {
 
     /// Removes the covered tree below the top one everywhere, and the pinned namespace. Idempotent.
     async fn collapse(&self, transaction: TransactionId) -> PortResult<()>;
+
+    /// Everything that is mounted on `/usr`, whosoever it is, and what is ready for a switch. Only reads.
+    async fn look(&self) -> PortResult<UsrLook>;
+
+    /// Makes the top mount on `/usr` read-only again. Refuses with `ForeignMount` what is
+    /// neither the deployment's nor ours. Idempotent.
+    async fn protect(&self) -> PortResult<()>;
+}
+
+/// What is mounted on `/usr`, as an inspection sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsrLook {
+    /// The mounts, the covered ones first. Empty where `/usr` is part of the root mount.
+    pub layers: Vec<UsrLayer>,
+    /// Transactions with a rescue guard that listens, or a pinned mount namespace.
+    pub helpers: BTreeSet<TransactionId>,
+}
+
+/// One of these mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsrLayer {
+    /// Whose it is.
+    pub owner: LayerOwner,
+    /// Whether nobody can write through it.
+    pub read_only: bool,
+    /// Where else a mount of its peer group is: what is mounted there shows here, too.
+    pub peers: Vec<PathBuf>,
+}
+
+/// Whose a mount on `/usr` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerOwner {
+    /// The booted deployment's.
+    Deployment,
+    /// A transaction's.
+    Live(TransactionId),
+    /// Somebody else's: what it is, for people.
+    Foreign(String),
 }
 
 /// A `/usr` tree, told apart from any other by its root directory.

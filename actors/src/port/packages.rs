@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::plan::{EtcConflict, Refusal, SpaceNeed};
 use apt_ostree_proto::request::Selection;
@@ -45,6 +47,10 @@ pub trait Packages: std::fmt::Debug {
 
     /// Gives the archive lock back. Idempotent.
     async fn unlock_archives(&self) -> PortResult<()>;
+
+    /// The versions of the installed packages, by name and architecture, as the running tree's database
+    /// has them. Only reads.
+    async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>>;
 
     /// Fetches one package file into apt's archive cache through apt itself: for schemes other than
     /// http, https, file and copy.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use apt_ostree_proto::difference::TreeDifference;
@@ -89,6 +90,111 @@ pub trait Tree: std::fmt::Debug {
         new: &CommitId,
         context: &StepContext,
     ) -> PortResult<TreeDifference>;
+
+    /// What deployments, trees and refs there are, and which of `commits` are whole. Only reads.
+    async fn look(&self, commits: &[CommitId], context: &StepContext) -> PortResult<TreeLook>;
+
+    /// Compares every file of the running tree with its commit, and looks whether the commit's objects
+    /// are whole: reads all of it. Only reads.
+    async fn compare(&self, context: &StepContext) -> PortResult<TreeComparison>;
+
+    /// Has the transaction's ref name `commit`, which must be in the repository. Idempotent.
+    async fn restore_ref(&self, transaction: TransactionId, commit: &CommitId) -> PortResult<()>;
+}
+
+/// What there is of trees, as an inspection sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeLook {
+    /// The deployments in the order in which they would boot; a staged one is the first.
+    pub deployments: Vec<DeploymentLook>,
+    /// What transactions have on the disk.
+    pub live: BTreeMap<TransactionId, LiveLook>,
+    /// The commits that were asked for.
+    pub commits: BTreeMap<CommitId, CommitCondition>,
+    /// How many trees wait to be removed.
+    pub trash: usize,
+}
+
+/// One deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentLook {
+    /// Its commit.
+    pub commit: CommitId,
+    /// Whether it is booted.
+    pub booted: bool,
+    /// Whether it is made only at the shutdown.
+    pub staged: bool,
+    /// Whether we made it.
+    pub ours: bool,
+}
+
+/// What a transaction has on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveLook {
+    /// What its ref names.
+    pub reference: Option<CommitId>,
+    /// The commit that its complete checkout is of.
+    pub checkout: Option<CommitId>,
+    /// Whether it has a staging area: it was not over when it was last worked at.
+    pub has_stage: bool,
+    /// Whether it has anything else: a checkout, files of `/etc` or `/var`.
+    pub has_files: bool,
+    /// Whether a process has its tree mounted.
+    pub is_mounted: bool,
+}
+
+/// Whether a commit can be checked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommitCondition {
+    /// It is there, with all that belongs to it as far as the repository knows.
+    Whole,
+    /// The repository knows that objects of it are missing.
+    Partial,
+    /// It is not there.
+    Missing,
+}
+
+/// What a comparison of the running tree with its commit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeComparison {
+    /// How many files and links were compared.
+    pub files: u64,
+    /// How many bytes they hold.
+    pub bytes: u64,
+    /// What differs: the first hundred.
+    pub differences: Vec<FileDifference>,
+    /// How many more differ.
+    pub more: u64,
+    /// Why nothing was compared, where it cannot be.
+    pub not_compared: Option<String>,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDifference {
+    /// The path, with the leading `/usr`; or the object's name in the repository.
+    pub path: String,
+    /// How it differs.
+    pub kind: FileDifferenceKind,
+    /// What the commit has there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+/// How a file differs from its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileDifferenceKind {
+    /// Content, owner, mode, type, target or attributes are others.
+    Changed,
+    /// It is not there.
+    Missing,
+    /// The commit has no such file.
+    Unknown,
+    /// The repository's object is missing or not what its name says.
+    Object,
 }
 
 /// What is booted, what runs and what boots next.

@@ -17,8 +17,11 @@ use super::{Faults, SimSystemd};
 use crate::context::StepContext;
 use crate::port::{
     CommittedTree, Delta, DeltaEntry, DeltaSource, FileIdentity, Files, HostTree, Mounts,
-    Placement, PortResult, ReplacedFile, Retention, Tree, TreeIdentity, TreeMetadata, UsrMount,
+    Placement, PortResult, ReplacedFile, Retention, Tree, TreeComparison, TreeIdentity, TreeLook,
+    TreeMetadata, UsrLook, UsrMount,
 };
+
+mod look;
 
 /// A simulated disk: trees, deployments, mounts on `/usr`, `/etc` and `/var`. It stands for three
 /// ports, because what is mounted and what is deployed are told from one another by them all.
@@ -61,6 +64,9 @@ impl SimDisk {
             kept_files: BTreeSet::new(),
             guards: BTreeSet::new(),
             files: BTreeMap::from([(conf, sim_file(1))]),
+            writable: false,
+            lost_refs: BTreeSet::new(),
+            spoilt: BTreeSet::new(),
         };
         let entry = |place, path: &str, before, after| DeltaEntry {
             place,
@@ -139,6 +145,17 @@ impl SimDisk {
         }
         drop(state);
         self.remount();
+    }
+
+    /// Something happens to the disk that no transaction did.
+    pub fn spoil(&self, how: impl FnOnce(&mut DiskState)) {
+        how(&mut self.state.borrow_mut());
+        self.remount();
+    }
+
+    /// Whether the tree runs that the host began with.
+    pub fn shows_first_tree(&self) -> bool {
+        self.running() == sim_commit(1)
     }
 
     fn running(&self) -> CommitId {
@@ -319,6 +336,22 @@ impl Tree for SimDisk {
         .await
     }
 
+    async fn look(&self, commits: &[CommitId], _: &StepContext) -> PortResult<TreeLook> {
+        self.call("tree.look", |state| Ok(look::trees(state, commits))).await
+    }
+
+    async fn compare(&self, _: &StepContext) -> PortResult<TreeComparison> {
+        self.call("tree.compare", |state| Ok(look::comparison(state))).await
+    }
+
+    async fn restore_ref(&self, transaction: TransactionId, _: &CommitId) -> PortResult<()> {
+        self.call("tree.restore_ref", |state| {
+            state.lost_refs.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
     async fn hold(&self, point: &PointName, commit: &CommitId) -> PortResult<()> {
         self.call("tree.hold", |state| {
             state.require(commit)?;
@@ -445,6 +478,18 @@ impl Mounts for SimDisk {
         })
         .await
     }
+
+    async fn look(&self) -> PortResult<UsrLook> {
+        self.call("mounts.look", |state| Ok(look::usr(state))).await
+    }
+
+    async fn protect(&self) -> PortResult<()> {
+        self.call("mounts.protect", |state| {
+            state.writable = false;
+            Ok(())
+        })
+        .await
+    }
 }
 
 #[async_trait(?Send)]
@@ -486,6 +531,14 @@ impl Files for SimDisk {
         self.call("files.discard", |state| {
             state.kept_files.remove(&transaction);
             Ok(())
+        })
+        .await
+    }
+
+    async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>> {
+        self.call("files.identify", |state| {
+            let file = |path: &PathBuf| state.files.get(&(Placement::Etc, path.clone())).cloned();
+            Ok(paths.iter().map(file).collect())
         })
         .await
     }

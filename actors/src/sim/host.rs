@@ -68,6 +68,7 @@ impl SimHost {
             processes: Rc::new(SimProcesses::new()),
             time: Rc::default(),
         };
+        host.packages.set_disk(Rc::clone(&host.disk));
         let unit = UnitName::parse("app.service").expect("a literal unit name");
         let file = SimUnit { unit_file: "enabled".to_owned(), ..SimUnit::default() };
         host.systemd.define(&unit, file);

@@ -1,5 +1,7 @@
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use apt_ostree_proto::id::Architecture;
 use apt_ostree_proto::package::{Action, Origin, PackageChange, PackageFile, UpdateClass};
@@ -12,7 +14,7 @@ use async_trait::async_trait;
 use futures_util::stream;
 use sha2::Digest as _;
 
-use super::Faults;
+use super::{Faults, SimDisk, sim_commit};
 use crate::context::StepContext;
 use crate::port::{
     Archive, ArchiveContents, FetchError, FetchRequest, FetchResponse, Http, Impact, InstallReport,
@@ -29,12 +31,19 @@ pub struct SimPackages {
     faults: RefCell<Faults>,
     up_to_date: Cell<bool>,
     locked: Cell<bool>,
+    /// Whose running tree says what is installed.
+    disk: RefCell<Option<Rc<SimDisk>>>,
 }
 
 impl SimPackages {
     /// A host whose package can be upgraded.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has the disk's running tree say what is installed.
+    pub fn set_disk(&self, disk: Rc<SimDisk>) {
+        *self.disk.borrow_mut() = Some(disk);
     }
 
     /// Sets which calls go wrong.
@@ -118,10 +127,18 @@ impl Packages for SimPackages {
     async fn difference(
         &self,
         _: &CommitId,
-        _: &CommitId,
+        new: &CommitId,
         _: &StepContext,
     ) -> PortResult<Vec<PackageChange>> {
-        self.call("packages.difference", || Ok(vec![upgrade()?])).await
+        self.call("packages.difference", || {
+            let mut change = upgrade()?;
+            if *new == sim_commit(1) {
+                change.action = Action::Downgrade;
+                std::mem::swap(&mut change.old_version, &mut change.new_version);
+            }
+            Ok(vec![change])
+        })
+        .await
     }
 
     async fn impact(&self, _: &[PackageChange]) -> PortResult<Impact> {
@@ -140,6 +157,16 @@ impl Packages for SimPackages {
         self.call("packages.unlock_archives", || {
             self.locked.set(false);
             Ok(())
+        })
+        .await
+    }
+
+    async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
+        self.call("packages.installed", || {
+            let is_old = self.disk.borrow().as_ref().is_none_or(|disk| disk.shows_first_tree());
+            let version = if is_old { "1" } else { "2" };
+            let name = ("app".to_owned(), "amd64".to_owned());
+            Ok(BTreeMap::from([(name, version.to_owned())]))
         })
         .await
     }

@@ -13,7 +13,7 @@ use apt_ostree_actors::coordinator::{
     ReadRecord, Recover, Settings, WatchBegun, WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
-use apt_ostree_actors::journal::Journal;
+use apt_ostree_actors::journal::{Journal, Surroundings};
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::record::HistoryRecord;
@@ -71,7 +71,7 @@ impl Daemon {
         let (publish, events) = Publisher::channel();
         let death = Rc::new(Death::default());
         let dying = Rc::clone(&death);
-        let journal = SharedJournal::new(Journal::open(state).unwrap());
+        let journal = SharedJournal::new(Journal::open_on(state, &surroundings(host)).unwrap());
         let environment = Environment {
             host: host.ports(),
             journal: journal.disturbed_by(journal_faults),
@@ -164,6 +164,14 @@ impl Daemon {
             ),
         }
     }
+}
+
+/// What of a host its journal is held against.
+fn surroundings(host: &SimHost) -> Surroundings {
+    let disk = host.disk.state();
+    let ids = disk.checkouts.keys().chain(&disk.stages).chain(&disk.prepared);
+    let trees = ids.map(|id| (*id, disk.checkouts.get(id).cloned())).collect();
+    Surroundings { machine: None, os_name: None, trees }
 }
 
 /// The number of the first transaction of a journal.

@@ -6,5 +6,6 @@
 mod confirm;
 mod daemon;
 mod faults;
+mod inspections;
 mod points;
 mod ways;

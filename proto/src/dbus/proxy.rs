@@ -50,6 +50,16 @@ pub trait Manager {
     /// most, and how many there are. A state is `running`, `booted`, `next`, a transaction's number, a
     /// point's name, or a commit.
     fn diff(&self, old: &str, new: &str) -> zbus::Result<String>;
+    /// Compares the host with its record and answers an [`Inspection`](crate::inspection::Inspection)
+    /// as JSON. Changes nothing; ends early when its caller leaves the bus. Options: `files` (`b`,
+    /// default true): whether the running tree is compared with its commit file by file, which reads
+    /// all of it.
+    fn verify(&self, options: &Options<'_>) -> zbus::Result<String>;
+
+    /// Mends what `Verify` finds and can be mended, and answers a
+    /// [`Mending`](crate::inspection::Mending) as JSON. What is stuck is `Repair`'s. Options: `dry-run`
+    /// (`b`).
+    fn mend(&self, options: &Options<'_>) -> zbus::Result<String>;
 
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;

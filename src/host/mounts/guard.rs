@@ -1,5 +1,6 @@
 //! The rescue guard: a transient unit, so that it outlives the daemon and is not in its cgroup.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -113,6 +114,29 @@ async fn runs(transaction: TransactionId) -> PortResult<bool> {
             Err(Failure::caused(ErrorCode::SwitchFailed, "cannot reach the rescue guard", &error))
         }
     }
+}
+
+/// Transactions whose guard listens.
+pub(super) async fn listening() -> PortResult<BTreeSet<TransactionId>> {
+    let directory = Path::new(paths::RUNTIME_DIRECTORY).join("guard");
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => {
+            let what = format!("cannot list {}", directory.display());
+            return Err(Failure::caused(ErrorCode::Internal, &what, &error));
+        }
+    };
+    let mut listening = BTreeSet::new();
+    for entry in entries.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(transaction) = number.map(TransactionId)
+            && runs(transaction).await?
+        {
+            listening.insert(transaction);
+        }
+    }
+    Ok(listening)
 }
 
 fn socket(transaction: TransactionId) -> PathBuf {

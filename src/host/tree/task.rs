@@ -32,6 +32,12 @@ pub const HOLD: &str = "tree-hold";
 pub const COMPARE: &str = "tree-compare";
 /// Finds a ready tree: [`TargetRequest`] to `CommitId`.
 pub const FIND_TARGET: &str = "tree-find-target";
+/// Looks at deployments, trees, refs and commits: [`LookRequest`] to `TreeLook`.
+pub const LOOK: &str = "tree-look";
+/// Compares the running tree with its commit: is asked nothing, answers `TreeComparison`.
+pub const VERIFY: &str = "tree-verify";
+/// Writes a transaction's ref: [`RefRequest`], answers nothing.
+pub const RESTORE_REF: &str = "tree-restore-ref";
 /// Reads one file of a commit: [`ReadFileRequest`] to [`ReadFileAnswer`].
 pub const READ_FILE: &str = "read-file";
 
@@ -110,6 +116,22 @@ pub struct CompareRequest {
     pub old: CommitId,
     /// The other.
     pub new: CommitId,
+}
+
+/// What [`LOOK`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LookRequest {
+    /// The commits to look for.
+    pub commits: Vec<CommitId>,
+}
+
+/// What [`RESTORE_REF`] is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefRequest {
+    /// Whose ref.
+    pub transaction: TransactionId,
+    /// What it is to name.
+    pub commit: CommitId,
 }
 
 /// What [`READ_FILE`] is asked.

@@ -87,7 +87,7 @@ fn known_transactions(repo: &Repo) -> Result<BTreeSet<TransactionId>, Failure> {
 }
 
 /// Transactions that have an entry in a directory, which may not be there.
-fn numbered(directory: &Path) -> Vec<TransactionId> {
+pub(super) fn numbered(directory: &Path) -> Vec<TransactionId> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

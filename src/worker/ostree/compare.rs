@@ -57,15 +57,17 @@ pub(super) fn compare(repo: &Repo, old: &CommitId, new: &CommitId) -> Result<Dif
 
 /// The checksums of a directory: its contents, and its owner, mode and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Directory {
-    contents: String,
-    metadata: String,
+pub(super) struct Directory {
+    pub(super) contents: String,
+    pub(super) metadata: String,
 }
 
+/// What is in a directory, by name.
 #[derive(Debug, Default)]
-struct Contents {
-    files: BTreeMap<String, String>,
-    directories: BTreeMap<String, Directory>,
+pub(super) struct Contents {
+    /// The checksums of files and links.
+    pub(super) files: BTreeMap<String, String>,
+    pub(super) directories: BTreeMap<String, Directory>,
 }
 
 impl Difference {
@@ -125,7 +127,7 @@ impl Contents {
         }
     }
 
-    fn of(repo: &Repo, checksum: &str) -> Result<Self, ostree::glib::Error> {
+    pub(super) fn of(repo: &Repo, checksum: &str) -> Result<Self, ostree::glib::Error> {
         let tree = repo.load_variant(ObjectType::DirTree, checksum)?;
         // The dirtree format: (a(say)a(sayay)). Read in place: bytes taken one by one would cost
         // more than all else.
@@ -147,7 +149,11 @@ impl Contents {
     }
 }
 
-fn usr_of(repo: &Repo, commit: &CommitId) -> Result<Option<Directory>, ostree::glib::Error> {
+/// The `usr` of a commit.
+pub(super) fn usr_of(
+    repo: &Repo,
+    commit: &CommitId,
+) -> Result<Option<Directory>, ostree::glib::Error> {
     let (variant, _) = repo.load_commit(commit.as_str())?;
     // The commit format: (a{sv}aya(say)sstayay); the last but one is the root's contents.
     let root = hex(variant.child_value(6).data());

@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 1 << 18;
 /// The kernel's own limits: `XATTR_LIST_MAX`, `XATTR_SIZE_MAX` (`linux/limits.h`).
 const LARGEST_XATTR_BYTES: usize = 65_536;
 
+/// Names, each with a NUL behind it, and values.
+pub(super) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Writes a regular file and answers its checksum.
 pub(super) fn write_file(
     repo: &ostree::Repo,
@@ -128,9 +131,13 @@ fn write_directory_metadata(
     Ok(checksum.to_hex())
 }
 
-/// A file's attributes as `a(ayay)`, sorted by name as OSTree demands. `trusted.*` is overlayfs's
-/// bookkeeping and is left out.
+/// A file's attributes as `a(ayay)`, sorted by name as OSTree demands.
 fn xattrs(path: &Path) -> Result<Variant, Failure> {
+    attributes(path).map(|attributes| variant_of(&attributes))
+}
+
+/// The same in parts. `trusted.*` is overlayfs's bookkeeping and is left out.
+pub(super) fn attributes(path: &Path) -> Result<Attributes, Failure> {
     let read = || -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         // Most files have none: ask before memory is taken for the names.
         match llistxattr_query(path) {
@@ -154,7 +161,7 @@ fn xattrs(path: &Path) -> Result<Variant, Failure> {
         attributes.sort();
         Ok(attributes)
     };
-    read().map(|attributes| variant_of(&attributes)).map_err(|error| unreadable(path, &error))
+    read().map_err(|error| unreadable(path, &error))
 }
 
 fn variant_of(attributes: &[(Vec<u8>, Vec<u8>)]) -> Variant {

@@ -46,17 +46,6 @@ fn a_daemon_that_cannot_start_is_explained() {
     bench.host.shell(&format!("printf '{configuration}' > /etc/apt-ostree/config.toml"));
     bench.assert_as_before();
 
-    let database = "/var/lib/apt-ostree/state.db";
-    bench.host.shell(&format!(
-        "{STOP}; mv /var/lib/apt-ostree /var/lib/kept; mkdir /var/lib/apt-ostree; seq 9999 > {database}"
-    ));
-    let names = [database];
-    let refusal = Refusal::failed("StateUnreadable", &names, "journalctl");
-    bench.answers("state", &["status"], refusal);
-    bench.host.shell(&format!(
-        "{STOP}; seq 9999 | cmp - {database}; rm -r /var/lib/apt-ostree; mv /var/lib/kept /var/lib/apt-ostree"
-    ));
-
     let unavailable = |names, advice| Refusal::failed("DaemonUnavailable", names, advice);
     bench.host.shell("systemctl --quiet mask --runtime --now apt-ostreed");
     bench.answers("masked", &["status"], unavailable(&["masked"], "systemctl unmask"));

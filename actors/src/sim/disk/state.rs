@@ -34,6 +34,12 @@ pub struct DiskState {
     pub guards: BTreeSet<TransactionId>,
     /// Files below `/etc` and `/var`.
     pub files: BTreeMap<(Placement, PathBuf), FileIdentity>,
+    /// Whether somebody made `/usr` writable.
+    pub writable: bool,
+    /// Transactions whose refs somebody removed.
+    pub lost_refs: BTreeSet<TransactionId>,
+    /// Files of the running tree that somebody changed.
+    pub spoilt: BTreeSet<PathBuf>,
 }
 
 /// What each commit occupies that nothing else holds.
