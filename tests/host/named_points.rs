@@ -157,7 +157,12 @@ fn bytes_bound_what_is_kept_and_a_point_whose_tree_is_gone_is_refused() {
     assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept}");
     assert_eq!(kept[0]["id"].to_string(), third, "{kept}");
     assert_eq!(entry(&host, &second)["rollback"], "gone");
-    refused(&host, &["rollback", &second], 1, &["NotFound"]);
+    refused(
+        &host,
+        &["rollback", &second],
+        1,
+        &["NotFound", "not kept any more", "apt-ostree history"],
+    );
     refused(&host, &["point", "late", &first], 1, &["NotFound"]);
 
     // Somebody else removes what a name holds.
