@@ -37,20 +37,23 @@ pub async fn serve(
     activity: Activity,
 ) -> anyhow::Result<()> {
     let authority = authority::Authority::polkit(connection.clone());
-    publish(connection, coordinator, events, activity, authority).await?;
+    let relay = put_manager(connection, coordinator, activity, authority).await?;
     connection
         .request_name(BUS_NAME)
         .await
-        .with_context(|| format!("cannot take the bus name {BUS_NAME}"))
+        .with_context(|| format!("cannot take the bus name {BUS_NAME}"))?;
+    // Clients listen to the name: what is told before it is taken reaches nobody.
+    tokio::task::spawn_local(relay.run(events));
+    Ok(())
 }
 
-async fn publish(
+/// Puts the manager on `connection`; answers who publishes events there.
+async fn put_manager(
     connection: &Connection,
     coordinator: Addr<Coordinator>,
-    events: UnboundedReceiver<Event>,
     activity: Activity,
     authority: authority::Authority,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<relay::Relay> {
     let objects =
         objects::Objects { connection: connection.clone(), coordinator, authority, activity };
     let manager = manager::Manager::new(objects.clone());
@@ -59,9 +62,7 @@ async fn publish(
         .at(MANAGER_PATH, manager)
         .await
         .context("cannot put the manager on the bus")?;
-    let relay = relay::Relay::new(connection.clone(), objects.activity.clone(), objects);
-    tokio::task::spawn_local(relay.run(events));
-    Ok(())
+    Ok(relay::Relay::new(connection.clone(), objects.activity.clone(), objects))
 }
 
 #[cfg(test)]

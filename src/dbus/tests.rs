@@ -66,7 +66,8 @@ impl Peers {
         coordinator.send(Recover).await.unwrap().unwrap();
         let authority = Authority::Peer(allowed);
         let activity = Activity::new(Duration::MAX, Original::at("/proc/self/exe"));
-        publish(&daemon, coordinator, events, activity, authority).await.unwrap();
+        let relay = put_manager(&daemon, coordinator, activity, authority).await.unwrap();
+        tokio::task::spawn_local(relay.run(events));
         Self { daemon, client, _state: state }
     }
 
