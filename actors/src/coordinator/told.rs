@@ -3,8 +3,6 @@
 //! `journalctl MESSAGE_ID=…` finds the turning points; `TRANSACTION=`, `STEP=`, `OUTCOME=` and
 //! `FAILURE_CODE=` narrow them down.
 
-use std::time::Duration;
-
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::Caller;
 use apt_ostree_proto::status::{Outcome, Phase};
@@ -55,8 +53,7 @@ pub(super) fn entered(id: TransactionId, phase: Phase) {
 }
 
 /// Says that an update waits for its confirmation, and for how long.
-pub(super) fn waits(id: TransactionId, remaining: Duration) {
-    let seconds = remaining.as_secs();
+pub(super) fn waits(id: TransactionId, seconds: u64) {
     tracing::warn!(
         message_id = WAITS,
         transaction = id.0,

@@ -45,7 +45,7 @@ impl Drive {
         ask(&workers.overlay, guard).await?;
         // It may be a day, and the tree before is what boots.
         ask(&workers.service, AllowShutdown).await?;
-        told::waits(self.id, deadline.remaining(&self.parts.clock));
+        told::waits(self.id, whole_seconds(deadline.remaining(&self.parts.clock)));
         self.confirmation.open();
         let ended = self.confirmed_by(&deadline).await;
         self.status.send_modify(|status| {
