@@ -1,5 +1,7 @@
 //! Waits for a transaction's end and hands on what it tells meanwhile.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use apt_ostree_proto::dbus::{BUS_NAME, TRANSACTION_PATH, TransactionProxy, transaction_of_path};
 use apt_ostree_proto::record::FinishedTransaction;
@@ -112,11 +114,16 @@ impl Signals {
     }
 }
 
+/// How long the next daemon is given to come by itself. A call starts it, and would call off the stop of
+/// the one before that somebody is waiting for.
+const BEFORE_THE_NEXT_DAEMON: Duration = Duration::from_secs(2);
+
 /// How a transaction ended whose daemon went away while it waited; `None` when it waits on.
 async fn after_its_daemon(
     bus: &Connection,
     transaction: &OwnedObjectPath,
 ) -> anyhow::Result<Option<Outcome>> {
+    tokio::time::sleep(BEFORE_THE_NEXT_DAEMON).await;
     // The call has the next daemon started, if nobody else does.
     let text = manager_on(bus).await?.get_status().await.map_err(explain)?;
     let state: HostState = understood(&text)?;
