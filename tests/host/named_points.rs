@@ -74,6 +74,8 @@ fn a_named_state_is_kept_compared_and_gone_back_to_after_reboots_and_any_number_
     assert!(host.apt_ostree(["show", &first]).success().contains("rollback: possible"));
 
     the_states_are_told_apart(&host, &first);
+    // What is kept for the way back is no leftover.
+    host.apt_ostree(["status", "--verify"]).success();
 
     host.shell("echo late > /etc/late-edit");
     host.apt_ostree(["rollback", "fresh"]).success();
