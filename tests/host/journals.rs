@@ -29,6 +29,10 @@ fn close_journal(host: &Host, act: impl FnOnce(&Connection)) {
     }
     let journal = Connection::open(copy.path().join(PARTS[0])).expect("it is a database");
     act(&journal);
+    // The log is opened by the first look, and written into the database when who opened it closes it.
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    let tables: i64 = journal.query_row(tables, [], |row| row.get(0)).expect("it can be read");
+    assert!(tables > 0);
     journal.close().map_err(|(_, error)| error).expect("the log can be written");
     std::fs::copy(copy.path().join(PARTS[0]), live.join(PARTS[0])).expect("it can be written");
 }
@@ -96,6 +100,9 @@ fn a_journal_that_cannot_be_used_is_kept_aside_and_the_host_works_on() {
     host.apt_ostree(["apply-live", "--remove=hello-svc"]).success();
     assert!(host.newest_record()["id"].as_u64().is_some_and(|id| id > 1), "a number of its own");
     host.reboot();
+    // No process holds the tree any more that the lost journal knew of.
+    let left = host.json(0, ["repair"]);
+    assert!(left["mended"].to_string().contains("leftover-tree"), "{left}");
     host.apt_ostree(["status", "--verify"]).success();
     host.shell("ostree fsck --quiet");
 }
