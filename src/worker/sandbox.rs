@@ -1,6 +1,7 @@
 //! The `sandbox` task: mounts the staged root and becomes bubblewrap in it.
 
 mod bubblewrap;
+mod durability;
 mod overlays;
 mod shims;
 
@@ -28,7 +29,8 @@ pub(crate) fn enter(request: &SandboxRequest, output: &Output) -> Result<Infalli
     overlays::mount_all(&stage, &request.lower_usr)
         .map_err(failed("the staged root cannot be mounted"))?;
     let input = install_request(request).map_err(failed("the request cannot be handed on"))?;
-    let mut command = bubblewrap::command(&stage, request.kernel_changes)
+    let filter = durability::filter().map_err(failed("the sandbox's filter cannot be written"))?;
+    let mut command = bubblewrap::command(&stage, request.kernel_changes, &filter)
         .map_err(failed("the worker does not find itself"))?;
     command.stdin(input);
     output.give_back_stdout().map_err(failed("the worker's output cannot be handed on"))?;

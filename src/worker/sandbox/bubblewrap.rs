@@ -1,6 +1,8 @@
 //! How bubblewrap is called: bwrap(1).
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -40,7 +42,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 const WORKER: &str = "/run/worker";
 
 /// The command that runs the worker's `install` task in the staged root.
-pub(super) fn command(stage: &Stage, kernel_changes: bool) -> io::Result<Command> {
+///
+/// `filter` must stay open until the command runs.
+pub(super) fn command(stage: &Stage, kernel_changes: bool, filter: &File) -> io::Result<Command> {
     let mut command = Command::new("bwrap");
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command.args(["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
@@ -62,6 +66,7 @@ pub(super) fn command(stage: &Stage, kernel_changes: bool) -> io::Result<Command
             }
         }
     }
+    command.arg("--seccomp").arg(filter.as_raw_fd().to_string());
     command.args(["--cap-drop", "ALL"]);
     for capability in CAPABILITIES {
         command.args(["--cap-add", capability]);
