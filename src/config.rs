@@ -30,6 +30,8 @@ const LONGEST_REASON: usize = 600;
 pub struct Config {
     /// Downloads.
     pub download: Download,
+    /// Installations.
+    pub install: Install,
     /// Health checks.
     pub health: Health,
     /// Services.
@@ -57,6 +59,21 @@ pub struct Download {
 impl Default for Download {
     fn default() -> Self {
         Self { connections: 16, connections_per_host: 16, stall_seconds: 20, attempts: 5 }
+    }
+}
+
+/// `[install]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Install {
+    /// After how many seconds an installation that is not done is ended and put back: the largest
+    /// updates take minutes on slow disks, and a script that waits for ever takes this long.
+    pub longest_seconds: u64,
+}
+
+impl Default for Install {
+    fn default() -> Self {
+        Self { longest_seconds: 2 * 60 * 60 }
     }
 }
 
@@ -167,6 +184,9 @@ impl Config {
                 "download.stall-seconds must be 1 to 600 and download.attempts 1 to 100; they are \
                  {stall_seconds} and {attempts}"
             );
+        }
+        if !(1..=3 * 60 * 60).contains(&self.install.longest_seconds) {
+            bail!("install.longest-seconds must be 1 to 10800");
         }
         if self.health.dwell_seconds > 3_600 {
             bail!("health.dwell-seconds must be at most 3600");

@@ -18,17 +18,18 @@ pub mod worker;
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use apt_ostree_actors::port::{Host, Processes};
 use apt_ostree_proto::id::BootId;
 
-/// The host that this process runs on.
-pub async fn open(bus: &zbus::Connection) -> anyhow::Result<Host> {
+/// The host that this process runs on; an installation may take `longest_install`.
+pub async fn open(bus: &zbus::Connection, longest_install: Duration) -> anyhow::Result<Host> {
     programs::worker().context("cannot open the worker")?;
     let rescue = programs::Program::open(Path::new(paths::RESCUE), "apt-ostree-rescue")
         .with_context(|| format!("cannot open {}", paths::RESCUE))?;
-    let limits = sandbox::Limits::default();
+    let limits = sandbox::Limits::lasting(longest_install);
     let tree = tree::OstreeTree::new();
     tree.sweep_later();
     let processes: Rc<dyn Processes> = Rc::new(processes::ProcProcesses::new());

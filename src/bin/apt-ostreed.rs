@@ -92,7 +92,8 @@ struct Parts {
 }
 
 async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failure> {
-    let host = host::open(bus).await.map_err(|error| {
+    let longest_install = Duration::from_secs(config.install.longest_seconds);
+    let host = host::open(bus, longest_install).await.map_err(|error| {
         let text = format!("the daemon cannot work on this host: {error:#}");
         Failure::new(ErrorCode::DaemonUnavailable, text)
     })?;

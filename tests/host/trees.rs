@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apt_ostree::host::paths;
 use apt_ostree::host::sandbox::{Bubblewrap, Limits};
@@ -21,6 +21,9 @@ use apt_ostree_proto::{CommitId, PlanId, TransactionId};
 use tokio_util::sync::CancellationToken;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Nobody waits longer for a tool.
+const LONGEST_INSTALL: Duration = Duration::from_secs(600);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<()> {
@@ -107,7 +110,8 @@ async fn update(tree: &OstreeTree, id: u64, names: &[&str]) -> Outcome<()> {
     let base = timed("state", tree.state()).await?.running;
     let changes = resolve(names, &context).await?;
     timed("stage", tree.stage(&base, &context)).await?;
-    let sandbox = Bubblewrap::new(zbus::Connection::system().await?, Limits::default());
+    let sandbox =
+        Bubblewrap::new(zbus::Connection::system().await?, Limits::lasting(LONGEST_INSTALL));
     let report = timed("install", sandbox.install(&changes, &context)).await?;
     for request in &report.requests {
         let unit = request.unit.as_ref().map_or("", |unit| unit.as_str());
@@ -138,7 +142,8 @@ async fn cancel(tree: &OstreeTree, id: u64, names: &[&str]) -> Outcome<()> {
             }
         }
     });
-    let sandbox = Bubblewrap::new(zbus::Connection::system().await?, Limits::default());
+    let sandbox =
+        Bubblewrap::new(zbus::Connection::system().await?, Limits::lasting(LONGEST_INSTALL));
     let failure = timed("install", sandbox.install(&changes, &context)).await.err();
     println!("{failure:?}");
     timed("drop stage", tree.drop_stage(transaction)).await?;

@@ -32,8 +32,9 @@ pub struct Limits {
     pub runtime_max: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// What leaves the host's services enough to live, for at most so long.
+    pub fn lasting(runtime_max: Duration) -> Self {
         let system = rustix::system::sysinfo();
         let memory_bytes = system.totalram.saturating_mul(system.mem_unit.into());
         Self {
@@ -43,8 +44,7 @@ impl Default for Limits {
             tasks_max: 4096,
             cpu_weight: 50,
             io_weight: 50,
-            // The largest updates take minutes on slow disks; a script that waits for ever is ended.
-            runtime_max: Duration::from_secs(2 * 60 * 60),
+            runtime_max,
         }
     }
 }
