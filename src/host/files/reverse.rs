@@ -69,7 +69,7 @@ fn plan_databases(
     };
     let (mut lost_users, mut lost_groups) = (lost("passwd"), lost("group"));
     if !lost_users.is_empty() || !lost_groups.is_empty() {
-        let owners = owners_below(&roots.var, &planner.removed_from_var())?;
+        let owners = owners_below(&roots.var, &roots.var_deltas, &planner.removed_from_var())?;
         lost_users.retain(|_, id| owners.users.contains(id));
         // A user is kept with the group of the same name, which is the user's own.
         lost_groups.retain(|name, id| owners.groups.contains(id) || lost_users.contains_key(name));
@@ -113,8 +113,9 @@ struct Owners {
     groups: BTreeSet<u32>,
 }
 
-/// The owners of everything below `/var` but `removed`, on whatever mount.
-fn owners_below(var: &Path, removed: &BTreeSet<PathBuf>) -> io::Result<Owners> {
+/// The owners of everything below `/var` but `removed`, on whatever mount. What earlier transactions
+/// displaced, in `deltas`, is nobody's data: it comes back with its users or not at all.
+fn owners_below(var: &Path, deltas: &Path, removed: &BTreeSet<PathBuf>) -> io::Result<Owners> {
     let mut owners = Owners::default();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
@@ -126,6 +127,9 @@ fn owners_below(var: &Path, removed: &BTreeSet<PathBuf>) -> io::Result<Owners> {
         for entry in entries {
             let entry = entry?;
             let path = directory.join(entry.file_name());
+            if entry.path() == deltas {
+                continue;
+            }
             let status = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
@@ -261,5 +265,22 @@ impl<'a> Chain<'a, '_> {
         }
         let (path, live) = (self.path.to_owned(), live.clone());
         Ok(Some(MergedUsers { database, path, live, before, after }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_displaced_keeps_no_user() {
+        let var = tempfile::tempdir().unwrap();
+        let deltas = var.path().join("delta");
+        std::fs::create_dir_all(deltas.join("1")).unwrap();
+        std::fs::write(deltas.join("1/0"), "displaced").unwrap();
+        let users =
+            |deltas: &Path| owners_below(var.path(), deltas, &BTreeSet::new()).unwrap().users;
+        assert_eq!(users(&deltas).len(), 0);
+        assert_eq!(users(Path::new("/elsewhere")).len(), 1);
     }
 }
