@@ -17,6 +17,9 @@ use super::status::Status;
 const TREE_BYTES: u64 = 64 << 20;
 /// What the journal, the history and the staged delta of `/var` take at the most.
 const STATE_BYTES: u64 = 16 << 20;
+/// What the service manager wants to have free before it reads units again, in either direction, and
+/// half as much besides: `RELOAD_DISK_SPACE_MIN` of systemd.
+const RUNTIME_BYTES: u64 = 24 << 20;
 /// How often dpkg's database is there at once while it is rewritten: upper directory, its new and old
 /// copies, the commit.
 const DATABASE_COPIES: u64 = 4;
@@ -35,6 +38,8 @@ pub(super) struct Places {
     pub(super) repository: PathBuf,
     /// The daemon's state.
     pub(super) state: PathBuf,
+    /// The service manager's state.
+    pub(super) runtime: PathBuf,
 }
 
 impl Default for Places {
@@ -44,6 +49,7 @@ impl Default for Places {
             sysroot: PathBuf::from(paths::SYSROOT),
             repository: PathBuf::from(paths::REPOSITORY),
             state: PathBuf::from(paths::STATE_DIRECTORY),
+            runtime: PathBuf::from("/run"),
         }
     }
 }
@@ -66,6 +72,7 @@ impl Places {
             (&self.archives, self.missing_bytes(changes)),
             (&self.sysroot, staged + self.reserve_bytes()),
             (&self.state, STATE_BYTES),
+            (&self.runtime, RUNTIME_BYTES),
         ];
         // A file system is called by the place that takes the most of it.
         places.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
@@ -185,13 +192,14 @@ mod tests {
             sysroot: below("sysroot"),
             repository: below("repo"),
             state: below("state"),
+            runtime: below("run"),
         };
         std::fs::create_dir(&places.repository).unwrap();
         let config = "[core]\nmin-free-space-percent=0\n";
         std::fs::write(places.repository.join("config"), config).unwrap();
         let needs = places.needs(&[change], &Status::default(), 10).unwrap();
         assert_eq!(needs.len(), 1);
-        let fixed = TREE_BYTES + STATE_BYTES;
+        let fixed = TREE_BYTES + STATE_BYTES + RUNTIME_BYTES;
         // 500 bytes to fetch, 1000 to unpack twice, the database four times.
         assert_eq!(needs[0].needed_bytes, fixed + 500 + 2000 + 40);
         assert_eq!(needs[0].path, places.sysroot);
