@@ -251,6 +251,19 @@ fn fragments(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Reads these bytes as a fragment, and merges it with itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(config) = parse(&text) {
+        drop(config.check());
+        let table: Table = toml::from_str(&text).expect("it was read before");
+        let mut merged = table.clone();
+        merge(&mut merged, table.clone());
+        assert_eq!(merged, table);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

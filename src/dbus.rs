@@ -65,5 +65,20 @@ async fn put_manager(
     Ok(relay::Relay::new(connection.clone(), objects.activity.clone(), objects))
 }
 
+/// Reads these bytes as the options of a call.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use apt_ostree_proto::dbus::ReceivedOptions;
+    use zbus::zvariant::LE;
+    use zbus::zvariant::serialized::{Context, Data};
+
+    let message = Data::new(data, Context::new_dbus(LE, 0));
+    if let Ok((options, _)) = message.deserialize::<ReceivedOptions>()
+        && let Err(failure) = options::apply_options(options)
+    {
+        assert!(failure.message.len() < 1000, "{failure}");
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod dbus;
 pub mod early;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod host;
 pub mod mount;
 pub mod telemetry;

@@ -98,3 +98,12 @@ impl Archive for DebArchive {
         }
     }
 }
+
+/// Reads a package of these bytes; what it holds is of no interest.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let read = deb::read(data, &tokio_util::sync::CancellationToken::new());
+    if let Ok(contents) = read {
+        assert_eq!(contents.size_bytes, data.len() as u64, "it is read to its end");
+    }
+}

@@ -256,3 +256,21 @@ fn failed(what: &str, place: Placement, path: &Path) -> impl Fn(io::Error) -> Fa
         Failure::caused(code, &what, &error)
     }
 }
+
+/// Merges what these bytes have for three sides, separated by zeros.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut sides = data.splitn(3, |byte| *byte == 0);
+    let mut next = || sides.next().unwrap_or_default();
+    let (base, theirs, ours) = (next(), next(), next());
+    for name in ["passwd", "group", "gshadow", "subuid"] {
+        let database = users::database(std::path::Path::new(name)).expect("it is one of them");
+        let merged = users::merge(database, base, theirs, ours);
+        let again = users::merge(database, base, theirs, &merged.text);
+        assert_eq!(again.text, merged.text, "the same change once more does nothing");
+        let lost = users::lost_ids(database, &merged.text, ours);
+        let names = lost.into_keys().collect();
+        drop(users::retain(database, &merged.text, ours, &names));
+        drop(users::clashes(database, theirs, ours));
+    }
+}

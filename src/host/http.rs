@@ -214,3 +214,29 @@ fn accept(response: Response, request: &FetchRequest) -> Result<FetchResponse, F
 fn connection(error: reqwest::Error) -> FetchError {
     FetchError::Connection(Box::new(error.without_url()))
 }
+
+/// Reads these bytes as the headers of an answer, one `name: value` a line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use reqwest::StatusCode;
+    use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+    let mut headers = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n').take(32) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]))
+        {
+            headers.insert(name, value);
+        }
+    }
+    let asked = data.len() as u64;
+    for partial in [false, true] {
+        if let Ok(extent) = answer::extent(&headers, partial, asked) {
+            assert!(extent.offset == if partial { asked } else { 0 });
+            assert!(!partial || extent.total_bytes.is_none_or(|total| total > asked));
+        }
+    }
+    drop(answer::validator(&headers));
+    drop(answer::error(StatusCode::SERVICE_UNAVAILABLE, &headers));
+}

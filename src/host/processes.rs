@@ -215,6 +215,20 @@ impl Process {
     }
 }
 
+/// Reads these bytes as each of the files that are read of a process.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let file = ReplacedFile { device: 0x103, inode: 1, path: PathBuf::from("/usr/bin/a") };
+    let files = [file];
+    let replaced = Replaced::new(&files);
+    assert!(replaced.in_maps(data).iter().all(|path| **path == files[0].path));
+    assert!(replaced.in_script_arguments(data).is_none_or(|path| path == files[0].path));
+    assert!(mountinfo::below_usr(data).all(|path| path.starts_with("/usr")));
+    let text = String::from_utf8_lossy(data);
+    let (init, other) = text.split_once('\0').unwrap_or((&text, &text));
+    drop(cgroup::owner(other, &cgroup::Root::of(init)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -199,3 +199,9 @@ fn read_records(path: &std::path::Path) -> PortResult<Vec<u8>> {
     }
     Ok(records)
 }
+
+/// Reads these bytes as what the shims noted.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    drop(requests::parse(data));
+}

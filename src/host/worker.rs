@@ -236,5 +236,21 @@ fn quoted(complaint: &str) -> String {
     if complaint.is_empty() { String::new() } else { format!(": {complaint}") }
 }
 
+/// Reads these bytes as a worker's answer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use apt_ostree_actors::context::Reporter;
+    use apt_ostree_actors::port::Resolution;
+
+    let context = StepContext {
+        transaction: apt_ostree_proto::TransactionId(1),
+        cancel: tokio_util::sync::CancellationToken::new(),
+        report: Reporter::silent(),
+    };
+    // It waits for nothing but the bytes, which are there.
+    let answer = futures_util::FutureExt::now_or_never(read_answer::<Resolution>(data, &context));
+    drop(answer.expect("bytes in memory are there"));
+}
+
 #[cfg(test)]
 mod tests;
