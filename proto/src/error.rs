@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident => $hint:literal,)*) => {
+    ($(#[doc = $meaning:literal] $code:ident => $hint:literal,)*) => {
         /// The stable names of everything that can go wrong; on D-Bus `org.aptostree1.Error.<Code>`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
-            $($(#[$doc])* $code,)*
+            $(#[doc = $meaning] $code,)*
         }
 
         impl ErrorCode {
@@ -17,6 +17,11 @@ macro_rules! codes {
             /// Its name on the wire.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$code => stringify!($code),)* }
+            }
+
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning.trim_ascii(),)* }
             }
 
             /// What to do about it, where the failure itself does not know better.
@@ -173,5 +178,15 @@ mod tests {
             assert!(code.hint().ends_with('.'), "{code}");
             assert_eq!(ErrorCode::parse(code.name()), Some(*code));
         }
+    }
+
+    #[test]
+    fn the_documentation_has_every_code_as_programs_and_people_see_it() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let found: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let row = |code: &ErrorCode| format!("| `{code}` | {} | {} |", code.meaning(), code.hint());
+        let expected: Vec<String> = ErrorCode::ALL.iter().map(row).collect();
+        assert_eq!(found, expected, "the rows are to be:\n{}", expected.join("\n"));
     }
 }

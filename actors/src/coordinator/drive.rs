@@ -461,7 +461,9 @@ fn kept(failure: Failure, outcome: Outcome) -> Failure {
         Outcome::RolledBack | Outcome::Cancelled => {
             failure.with_kept("everything was put back: the host is as it was")
         }
-        Outcome::Stuck => failure.with_kept("an undo failed: the host is between the two states"),
+        Outcome::Stuck => failure.with_kept(
+            "an undo failed: the host is between the two states until apt-ostree repair has run",
+        ),
         _ => failure,
     }
 }
