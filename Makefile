@@ -1,6 +1,7 @@
 # make demo           the main job on a real OSTree Debian, booted in namespaces (KEEP=1 leaves it running)
 # make test           all tests, those on booted hosts included, after make lint
-# make torture        hundreds of power cuts on booted hosts (POWER_CUT=WRITES:SEED for one of them)
+# make torture        hundreds of power cuts (POWER_CUT=WRITES:SEED for one of them), hundreds of updates in a row,
+#                     fuzzers for every parser; the counts go to target/torture.json
 # make bench          ours against the peers, in one run (ONLY=id for one row)
 # make lint           formatting, clippy and the dependencies' licences and sources
 # make deb            the Debian package, in target/deb/
@@ -44,11 +45,20 @@ test: prerequisites lint
 	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run --workspace --locked --no-fail-fast && cargo test --workspace --locked --doc --quiet; \
 	else cargo test --workspace --locked; fi
 
-# How many cuts: one in every flush of the disk, and some between.
+# How many cuts: one in every flush of the disk, and some between. How many updates and rollbacks in a row.
 torture: export POWER_CUTS = 320
+torture: export SOAK = 300
+# The faults of the simulated host: each pair of them, and so many sequences by chance.
+torture: export EVERY = 1
+torture: export SEEDS = 5000
+torture: export TORTURE = $(CURDIR)/target/torture.json
 torture: prerequisites
 	debian/build.sh dev
 	$(build_image)
+	cargo test --locked --package apt-ostree-actors --test transactions faults:: -- --nocapture
+	cargo test --locked --test host faults:: -- --nocapture
+	cargo test --locked --test host nothing_piles_up -- --nocapture
+	tests/fuzz/run 60
 	cargo test --locked --test host a_power_cut_at_any_write -- --nocapture
 
 lint: prerequisites

@@ -3,21 +3,18 @@
 //! `make torture` goes through some hundred cuts, `make test` through one in each interesting phase.
 //! What failed is repeated alone with `POWER_CUT=WRITES:SEED`, as the message says.
 
-mod look;
 mod recording;
 mod write_log;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{Host, Snapshot};
-use look::look;
+use crate::support::{Host, Snapshot, look, note_torture};
 use recording::{Recording, Script};
 use write_log::PowerCut;
 
@@ -67,11 +64,8 @@ fn a_power_cut_at_any_write_ends_in_the_state_before_or_the_state_after() {
     });
     let seconds = begun.elapsed().as_secs();
     eprintln!("{} power cuts, {} wrong, in {seconds} s", cuts.len(), wrong.len());
-    let is_one = std::env::var_os("POWER_CUT").is_some();
-    if std::env::var_os("POWER_CUTS").is_some() && !is_one {
-        note(&json!({
-            "id": "power-cuts", "cases": cuts.len(), "wrong": wrong.len(), "seconds": seconds
-        }));
+    if std::env::var_os("POWER_CUT").is_none() {
+        note_torture("power-cuts", cuts.len(), wrong.len(), begun);
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cuts.len(), wrong.join("\n"));
 }
@@ -202,18 +196,4 @@ impl Findings {
             assert_eq!(bad.as_deref(), Some("rolled-back"), "{history}");
         }
     }
-}
-
-/// Adds a result to `target/torture.json`, in the place of an older one.
-fn note(result: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/torture.json");
-    let text = std::fs::read(&path).unwrap_or_else(|_| b"[]".to_vec());
-    let mut results: Vec<Value> = serde_json::from_slice(&text).expect("a list of results");
-    results.retain(|other| other["id"] != result["id"]);
-    results.push(result.clone());
-    let text = serde_json::to_vec_pretty(&results).expect("it is plain data");
-    let new: PathBuf = path.with_extension("new");
-    std::fs::write(&new, text)
-        .and_then(|()| std::fs::rename(&new, &path))
-        .expect("target/ is writable");
 }

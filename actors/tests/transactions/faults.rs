@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use apt_ostree_actors::coordinator::RepairHost;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost};
@@ -11,6 +12,7 @@ use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::status::Outcome;
 
 use crate::daemon::{Daemon, FIRST, Golden, directory, golden, in_system, live_through};
+use crate::torture::note_torture;
 
 pub(crate) const EACH: [SimFault; 5] = [
     SimFault::ErrorBefore,
@@ -71,6 +73,7 @@ pub(crate) fn is_before_or_after(
 
 #[test]
 fn whatever_one_call_of_a_port_does_the_host_ends_before_or_after() {
+    let begun = Instant::now();
     let golden = in_system(golden());
     for (index, call) in golden.calls.iter().enumerate() {
         for fault in EACH {
@@ -82,10 +85,12 @@ fn whatever_one_call_of_a_port_does_the_host_ends_before_or_after() {
             is_before_or_after(&golden, &host, state.path(), &record, &what);
         }
     }
+    note_torture("simulated-calls", golden.calls.len() * EACH.len(), 0, begun);
 }
 
 #[test]
 fn whatever_one_write_of_the_journal_does_the_host_ends_before_or_after() {
+    let begun = Instant::now();
     let golden = in_system(golden());
     let (none, writes) = nth(usize::MAX - 1, SimFault::Hang);
     let (host, state) = (SimHost::booted(), directory());
@@ -103,10 +108,12 @@ fn whatever_one_write_of_the_journal_does_the_host_ends_before_or_after() {
             is_before_or_after(&golden, &host, state.path(), &record, &what);
         }
     }
+    note_torture("simulated-writes", writes * OF_WRITES.len(), 0, begun);
 }
 
 #[test]
 fn a_reboot_in_any_call_ends_in_the_deployment_that_is_booted() {
+    let begun = Instant::now();
     let golden = in_system(golden());
     for (index, call) in golden.calls.iter().enumerate() {
         for fault in [SimFault::Hang, SimFault::HangAfter] {
@@ -128,14 +135,16 @@ fn a_reboot_in_any_call_ends_in_the_deployment_that_is_booted() {
             );
         }
     }
+    note_torture("simulated-reboots", golden.calls.len() * 2, 0, begun);
 }
 
 /// Every undo is disturbed, too: a daemon that dies in one is followed by one that runs it again. Of
 /// the pairs each eighth is tried, or each `EVERY`th.
 #[test]
 fn whatever_a_second_call_does_in_the_unwind_the_host_ends_before_or_after() {
+    let begun = Instant::now();
     let golden = in_system(golden());
-    let every = number("EVERY").unwrap_or(8);
+    let every = number("EVERY").map_or(8, |every| usize::try_from(every).unwrap());
     let mut pairs = 0;
     for first in 0..golden.calls.len() {
         let unwound = {
@@ -160,6 +169,7 @@ fn whatever_a_second_call_does_in_the_unwind_the_host_ends_before_or_after() {
         }
     }
     assert!(pairs > 1_000, "{pairs}");
+    note_torture("simulated-pairs", pairs / every, 0, begun);
 }
 
 fn both(first: usize, second: usize, fault: SimFault) -> Faults {
@@ -182,6 +192,8 @@ fn whatever_goes_wrong_by_chance_the_host_ends_before_or_after() {
         Some(seed) => seed..=seed,
         None => 1..=number("SEEDS").unwrap_or(150),
     };
+    let count = usize::try_from(seeds.end() - seeds.start() + 1).unwrap();
+    let begun = Instant::now();
     let golden = in_system(golden());
     for seed in seeds {
         let (host, state) = (SimHost::booted(), directory());
@@ -195,6 +207,7 @@ fn whatever_goes_wrong_by_chance_the_host_ends_before_or_after() {
         });
         is_before_or_after(&golden, &host, state.path(), &record, &format!("SEED={seed}"));
     }
+    note_torture("simulated-chance", count, 0, begun);
 }
 
 fn number(name: &str) -> Option<u64> {

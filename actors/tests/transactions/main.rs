@@ -8,4 +8,6 @@ mod daemon;
 mod faults;
 mod inspections;
 mod points;
+#[path = "../../../tests/host/support/torture.rs"]
+mod torture;
 mod ways;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh: builds hello-svc versions 1 to 4 as Debian packages below target/, unless they are up to date.
+# build.sh: builds hello-svc versions 1 to 5 as Debian packages below target/, unless they are up to date.
 # Between 1 and 2 everything happens to files that can: modes, capabilities, attributes, hard links,
 # removals, directories that become links and the reverse, and conffiles, of which the admin edits one.
 set -euo pipefail
@@ -78,7 +78,7 @@ key=$(cat "$source"/hello* "$source"/debian/* "$source/build.sh" | short_digest)
 [ "$(cat "$output/key" 2> /dev/null)" != "$key" ] || exit 0
 rm -rf "$output"
 mkdir -p "$output"
-for version in 1 2 3 4; do
+for version in 1 2 3 4 5; do
     build "$version"
 done
 rm -rf "$output/work"

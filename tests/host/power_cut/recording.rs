@@ -9,12 +9,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{look::look, write_log::WriteLog};
-use crate::support::{Host, Image, Repository, Snapshot, host_root, run_script};
+use super::write_log::WriteLog;
+use crate::support::{Host, Image, Repository, Snapshot, host_root, look, run_script};
 
 const UPDATE: [&str; 3] = ["apply-live", "--restart-services", "--packages=hello-svc"];
 /// Recordings made in another way than this are of no use.
-const HOW_IT_IS_MADE: &str = concat!(include_str!("recording.rs"), include_str!("look.sh"));
+const HOW_IT_IS_MADE: &str =
+    concat!(include_str!("recording.rs"), include_str!("../support/look.sh"));
 
 /// Which part of the recording a write belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -112,7 +112,7 @@ impl<'host> Mirror<'host> {
 }
 
 impl Repository {
-    /// hello-svc in this version: 2 is good, 3 does not start, 4 cannot be configured.
+    /// hello-svc in this version: 2 is good, 3 does not start, 4 cannot be configured, 5 is never done with it.
     pub(crate) fn hello(version: u32) -> Self {
         Self::default().with(built(&format!("hello-svc/hello-svc_{version}_")))
     }

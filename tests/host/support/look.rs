@@ -1,6 +1,6 @@
 //! What a host must be, all of it.
 
-use crate::support::{Host, Snapshot};
+use super::{Host, Snapshot};
 
 /// The host's state: `look.sh` says of what it consists.
 pub(crate) fn look(host: &Host) -> Snapshot {

@@ -2,13 +2,14 @@
 # What the host consists of, one fact a line, as state.sh has it, in a fraction of its time: files of /usr
 # are told by the OSTree objects that they are links to, which `ostree fsck` has read. And /var besides,
 # but for what programs note for themselves at any time: logs, caches, times, seeds, and our own journal.
+# The number of the transaction that made a tree is left out.
 label() { sed "s/^/$1: /"; }
 digests() { xargs -0 --no-run-if-empty sha256sum; }
 
 find /sysroot/ostree/repo/objects -name '*.file' -printf '%i %P\n' > /run/objects
 find /usr -xdev \( -type d -printf '0 0 %p d %m %U %G\n' -o -printf '%i %n %p %y %m %U %G %s %l\n' \) \
     | awk 'FNR == NR { object[$1] = $2; next } { $1 = ($1 in object) ? object[$1] : "-"; $2 = ""; print }' /run/objects - \
-    | tee /run/usr | label files
+    | tee /run/usr | sed -E 's#(/apt-ostree-live-)[0-9]+#\1N#' | label files
 # Empty files are no links.
 awk '$1 == "-" && $3 == "f" && $7 != 0 { printf "%s%c", $2, 0 }' /run/usr | digests | label contents
 rm /run/objects /run/usr
@@ -33,4 +34,4 @@ systemctl list-units --all --plain --no-legend --full --type=service,socket,targ
     | awk '$1 !~ /^(apt-ostree|run-|systemd-(hostnamed|timedated|localed)|polkit|user)/ { print $1, $2, $3, $4 }' | label units
 # A deployment is told by its commit: OSTree numbers those of one commit.
 awk '$5 !~ /^\/run\/(credentials|user|apt-ostree)/ { gsub(/\/dev\/loop[0-9]+/, "disk"); print $5, $4, $6, $9, $10 }' /proc/1/mountinfo \
-    | sed -E 's#(/deploy/[0-9a-f]{64})\.[0-9]+#\1#' | label mounts
+    | sed -E 's#(/deploy/[0-9a-f]{64})\.[0-9]+#\1#; s#/ostree/live/[0-9]+/#/ostree/live/N/#' | label mounts
