@@ -47,7 +47,7 @@ check() {
 }
 
 # Clients ask the services all the time; what they were told ends up in one file each. They end by themselves:
-# a signal from out here does not reach them, and the host could not shut down before they have gone.
+# a signal from out here does not reach them.
 start_clients() {
     local port
     inside touch /run/polling

@@ -29,9 +29,10 @@ find /var -xdev $notes -o \( -type d -printf '%p d %m %U %G\n' -o -printf '%p %y
 # shellcheck disable=SC2086
 find /var -xdev $notes -o -type f ! -path /var/lib/hello-svc/data/starts -print0 | digests | label contents
 
-# Units that come and go by themselves, and what the product keeps in /run, are left out.
+# Units that come and go by themselves, those that nothing needs among them, and what the product keeps in /run,
+# are left out.
 systemctl list-units --all --plain --no-legend --full --type=service,socket,target,timer,path \
-    | awk '$1 !~ /^(apt-ostree|run-|systemd-(hostnamed|timedated|localed)|polkit|user)/ { print $1, $2, $3, $4 }' | label units
+    | awk '$4 != "dead" && $1 !~ /^(apt-ostree|run-|systemd-(hostnamed|timedated|localed)|polkit|user)/ { print $1, $2, $3, $4 }' | label units
 # A deployment is told by its commit: OSTree numbers those of one commit.
 awk '$5 !~ /^\/run\/(credentials|user|apt-ostree)/ { gsub(/\/dev\/loop[0-9]+/, "disk"); print $5, $4, $6, $9, $10 }' /proc/1/mountinfo \
     | sed -E 's#(/deploy/[0-9a-f]{64})\.[0-9]+#\1#; s#/ostree/live/[0-9]+/#/ostree/live/N/#' | label mounts
