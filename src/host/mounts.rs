@@ -125,7 +125,7 @@ impl Mounts for KernelMounts {
     async fn prepare(&self, transaction: TransactionId, tree: &TreeIdentity) -> PortResult<()> {
         self.stack().await?;
         let pin = format!("--pin={}", paths::peer_namespace(transaction).display());
-        rescue::run(&self.rescue, "pin-peer", vec![pin]).await?;
+        rescue::run(&self.rescue, "pin", vec![pin]).await?;
         self.hold_mounts_below(transaction)?;
         guard::start(transaction, tree, self.guard_time).await
     }

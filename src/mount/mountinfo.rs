@@ -21,6 +21,8 @@ pub struct MountInfo {
     pub read_only: bool,
     /// The peer group of a shared mount: what is mounted on one of a group shows on all.
     pub peer_group: Option<u64>,
+    /// The peer group that it gets mounts and unmounts from, and gives it none.
+    pub master: Option<u64>,
     /// The file system's type.
     pub file_system: String,
     /// The file system's own word for where it comes from.
@@ -48,7 +50,9 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
     let (major, minor) = text(fields[2])?.split_once(':')?;
-    let peer_group = fields[6..dash].iter().find_map(|field| field.strip_prefix(b"shared:"));
+    let group = |kind: &[u8]| {
+        fields[6..dash].iter().find_map(|field| field.strip_prefix(kind)).and_then(number)
+    };
     Some(MountInfo {
         id: number(fields[0])?,
         parent: number(fields[1])?,
@@ -56,7 +60,8 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         root: PathBuf::from(OsString::from_vec(unescape(fields[3]))),
         mount_point: PathBuf::from(OsString::from_vec(unescape(fields[4]))),
         read_only: fields[5].split(|byte| *byte == b',').any(|option| option == b"ro"),
-        peer_group: peer_group.and_then(number),
+        peer_group: group(b"shared:"),
+        master: group(b"master:"),
         file_system: lossy(fields.get(dash + 1)?),
         source: lossy(fields.get(dash + 2)?),
         super_options: fields.get(dash + 3).map(|field| lossy(field)).unwrap_or_default(),

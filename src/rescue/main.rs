@@ -5,8 +5,10 @@
 //! takes the new tree off again unless it is told in time that all is well.
 
 mod collapse;
+mod followers;
 mod guard;
 mod namespace;
+mod pin;
 mod reply;
 mod switch;
 
@@ -42,12 +44,12 @@ fn main() -> ExitCode {
 
 fn run(command: &str, options: &Options) -> Result<Reply, Trouble> {
     match command {
-        "pin-peer" => collapse::pin_peer(&options.path("pin")?),
+        "pin" => pin::pin_all(&options.path("pin")?),
         "switch" => switch::switch(&options.tree()?),
         "unswitch" => switch::unswitch(&options.tree()?),
         "protect" => switch::protect(),
         "collapse" => collapse::collapse(&options.path("pin")?, &options.below()?),
-        "unpin" => collapse::unpin(&options.path("pin")?),
+        "unpin" => pin::unpin(&options.path("pin")?),
         "guard" => guard::guard(&options.tree()?, options.watch()?, &options.path("socket")?),
         "guard-until" => guard::extend(options.watch()?, &options.path("socket")?),
         "stand-down" => guard::stand_down(&options.path("socket")?),

@@ -1,9 +1,11 @@
 //! Entering mount namespaces, reading what is mounted there, and the one call that rustix lacks.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::mount::{mountinfo, usr::UsrStack};
@@ -12,20 +14,37 @@ use crate::{Tree, USR};
 
 /// PID 1's mount namespace, held open so that a process can come back to it.
 #[derive(Debug)]
-pub(crate) struct HostNamespace(File);
+pub(crate) struct HostNamespace {
+    namespace: File,
+    /// Its `/proc`: other namespaces may have none, or one that hides this process.
+    proc: OwnedFd,
+}
 
 impl HostNamespace {
     /// Opens it and moves the calling thread, the only one of the process, into it.
     pub(crate) fn enter() -> Result<Self, Trouble> {
         let namespace =
-            Self(File::open("/proc/1/ns/mnt").tried(|| "open PID 1's mount namespace".to_owned())?);
-        namespace.come_back()?;
-        Ok(namespace)
+            File::open("/proc/1/ns/mnt").tried(|| "open PID 1's mount namespace".to_owned())?;
+        enter(namespace.as_fd()).tried(|| "enter PID 1's mount namespace".to_owned())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = open("/proc", flags, Mode::empty()).tried(|| "open /proc".to_owned())?;
+        Ok(Self { namespace, proc })
     }
 
     /// Moves the calling thread into it again.
     pub(crate) fn come_back(&self) -> Result<(), Trouble> {
-        enter(self.0.as_fd()).tried(|| "enter PID 1's mount namespace".to_owned())
+        enter(self.namespace.as_fd()).tried(|| "enter PID 1's mount namespace".to_owned())
+    }
+
+    /// What is mounted on `/usr` in the calling thread's namespace, whichever it is.
+    pub(crate) fn stack_here(&self) -> Result<UsrStack, Trouble> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut text = Vec::new();
+        openat(&self.proc, "thread-self/mountinfo", flags, Mode::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|file| File::from(file).read_to_end(&mut text))
+            .tried(|| "read the thread's mountinfo".to_owned())?;
+        parse(&text)
     }
 }
 
@@ -45,7 +64,11 @@ pub(crate) fn leave_for_own() -> rustix::io::Result<()> {
 pub(crate) fn stack() -> Result<UsrStack, Trouble> {
     let text = std::fs::read("/proc/thread-self/mountinfo")
         .tried(|| "read the thread's mountinfo".to_owned())?;
-    let mounts = mountinfo::parse(&text)
+    parse(&text)
+}
+
+fn parse(text: &[u8]) -> Result<UsrStack, Trouble> {
+    let mounts = mountinfo::parse(text)
         .map_err(|line| Trouble::switch(format!("mountinfo has a line like {line:?}")))?;
     Ok(UsrStack::of(&mounts, Path::new(USR)))
 }
