@@ -9,7 +9,7 @@ use apt_ostree_proto::status::{HostState, Outcome};
 use apt_ostree_proto::step::Step;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
-use zbus::message::Type;
+use zbus::message::{Sequence, Type};
 use zbus::zvariant::OwnedObjectPath;
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
@@ -57,9 +57,15 @@ impl Signals {
 
     /// What comes next, from whichever transaction.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<(String, Told)>> {
+        Ok(self.next_in_place().await?.map(|(_, path, told)| (path, told)))
+    }
+
+    /// The same, with its place among all that the bus delivers.
+    async fn next_in_place(&mut self) -> anyhow::Result<Option<(Sequence, String, Told)>> {
         while let Some(message) = self.stream.next().await {
-            if let Some(told) = read(&message.context("the bus was lost")?)? {
-                return Ok(Some(told));
+            let message = message.context("the bus was lost")?;
+            if let Some((path, told)) = read(&message)? {
+                return Ok(Some((message.recv_position(), path, told)));
             }
         }
         Ok(None)
@@ -76,12 +82,15 @@ impl Signals {
     ) -> anyhow::Result<Outcome> {
         let mut owner = owner_changes(bus).await?;
         let mut waits = false;
+        let mut waited_until: Option<Sequence> = None;
         loop {
             let next = tokio::select! {
                 biased;
-                next = self.next() => next?,
+                next = self.next_in_place() => next?,
                 lost = owner.next() => match lost {
-                    Some(()) if waits => {
+                    // Read late: a later daemon has spoken of the transaction since.
+                    Some(place) if waited_until.is_some_and(|until| place < until) => continue,
+                    Some(_) if waits => {
                         let found = after_its_daemon(bus, transaction).await.context(
                             "the daemon went away while the update waits for its confirmation: see \
                              apt-ostree status",
@@ -91,18 +100,21 @@ impl Signals {
                             None => continue,
                         }
                     }
-                    Some(()) => bail!(
+                    Some(_) => bail!(
                         "the daemon went away in the middle; it puts the host in order when it \
                          starts again: see apt-ostree status"
                     ),
                     None => None,
                 },
             };
-            let Some((path, told)) = next else { bail!("the bus was lost") };
+            let Some((place, path, told)) = next else { bail!("the bus was lost") };
             if path != transaction.as_str() {
                 continue;
             }
             hear(&told);
+            if waits {
+                waited_until = Some(place);
+            }
             if let Told::Phase { state, detail } = &told {
                 waits = state == "running" && detail == Step::Confirm.name();
             }
@@ -144,15 +156,15 @@ pub(super) async fn recorded(
     understood(&text)
 }
 
-/// One item each time the daemon loses its name.
-async fn owner_changes(bus: &Connection) -> anyhow::Result<impl Stream<Item = ()> + Unpin> {
+/// One item each time the daemon loses its name: the message's place among all that the bus delivers.
+async fn owner_changes(bus: &Connection) -> anyhow::Result<impl Stream<Item = Sequence> + Unpin> {
     let dbus = zbus::fdo::DBusProxy::new(bus).await?;
     let changes = dbus.receive_name_owner_changed_with_args(&[(0, BUS_NAME)]).await?;
     Ok(Box::pin(changes.filter_map(|signal| async move {
         let arguments = signal.args().ok()?;
         let (was_owned, is_owned) =
             (arguments.old_owner().is_some(), arguments.new_owner().is_some());
-        (was_owned && !is_owned).then_some(())
+        (was_owned && !is_owned).then(|| signal.message().recv_position())
     })))
 }
 
