@@ -4,15 +4,18 @@
 //! `/etc/apt-ostree/config.d/*.toml`, in this order and by name; a later value wins. An unknown key
 //! is an error, for a setting that is silently ignored is worse than one that is refused.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use apt_ostree_actors::journal::UPDATES_KEPT;
+use apt_ostree_actors::service::{Strategies, StrategyRule};
 use apt_ostree_proto::request::{
     LONGEST_CONFIRM_TIMEOUT_SECONDS, SHORTEST_CONFIRM_TIMEOUT_SECONDS, is_confirm_timeout,
 };
-use apt_ostree_proto::{ErrorCode, Failure, UnitName};
+use apt_ostree_proto::strategy::Strategy;
+use apt_ostree_proto::{ErrorCode, Failure, UnitPattern};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -36,6 +39,8 @@ pub struct Config {
     pub health: Health,
     /// Services.
     pub services: Services,
+    /// `[service."NAME"]`: what holds for some units.
+    pub service: BTreeMap<UnitPattern, Service>,
     /// Rollbacks.
     pub rollback: Rollback,
     /// The daemon itself.
@@ -98,7 +103,17 @@ pub struct Services {
     /// Units that no update and no rollback restarts, whatever asks for it: `db.service`, or all
     /// instances of a template, `db@.service`. They run on with the code that they have, are
     /// reported as left, and take the new code at the next boot.
-    pub never_restart: Vec<UnitName>,
+    pub never_restart: Vec<UnitPattern>,
+}
+
+/// `[service."NAME"]`, where NAME is a unit, a template or a pattern; the most precise counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Service {
+    /// How the units get their new code.
+    pub strategy: Strategy,
+    /// With `rolling`: units of one group go one by one. By default the instances of a template.
+    pub group: Option<String>,
 }
 
 /// `[rollback]`
@@ -171,6 +186,22 @@ impl Config {
         (seconds != 0).then(|| Duration::from_secs(seconds.into()))
     }
 
+    /// How units get their new code, where that is set.
+    pub fn strategies(&self) -> Strategies {
+        let never = |unit: &UnitPattern| StrategyRule {
+            units: unit.clone(),
+            strategy: Strategy::Never,
+            group: None,
+        };
+        let configured = |(units, service): (&UnitPattern, &Service)| StrategyRule {
+            units: units.clone(),
+            strategy: service.strategy,
+            group: service.group.clone(),
+        };
+        let vetoes = self.services.never_restart.iter().map(never);
+        Strategies::new(vetoes.chain(self.service.iter().map(configured)).collect())
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let Download { connections, connections_per_host, stall_seconds, attempts } = self.download;
         if !(1..=64).contains(&connections) || !(1..=connections).contains(&connections_per_host) {
@@ -199,6 +230,11 @@ impl Config {
                 "rollback.confirm-timeout-seconds must be {SHORTEST_CONFIRM_TIMEOUT_SECONDS} to \
                  {LONGEST_CONFIRM_TIMEOUT_SECONDS}, or 0 for no confirmation"
             );
+        }
+        for (units, service) in &self.service {
+            if service.group.is_some() && service.strategy != Strategy::Rolling {
+                bail!("service.\"{units}\".group is of use only with strategy = \"rolling\"");
+            }
         }
         Ok(())
     }
@@ -284,6 +320,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shipped_defers_what_a_restart_would_hurt() {
+        let shipped = include_str!("../debian/services.toml");
+        let own = "[service.\"postgresql@main.service\"]\nstrategy = \"automatic\"";
+        let root = root(&[
+            ("usr/lib/apt-ostree/config.d/10-services.toml", shipped),
+            ("etc/apt-ostree/config.toml", own),
+        ]);
+        let strategies = Config::load(root.path()).unwrap().strategies();
+        for (name, expected) in [
+            ("postgresql@15.service", Some(Strategy::Defer)),
+            ("postgresql@main.service", Some(Strategy::Automatic)),
+            ("libvirtd.socket", Some(Strategy::Defer)),
+            ("strongswan-starter.service", Some(Strategy::Defer)),
+            ("nginx.service", None),
+            ("ssh.service", None),
+        ] {
+            let unit = name.parse().unwrap();
+            assert_eq!(strategies.strategy(&unit), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn a_later_fragment_wins_key_by_key() {
         let root = root(&[
             (
@@ -313,6 +371,9 @@ mod tests {
             "[rollback]\nconfirm-timeout-seconds = 4",
             "[rollback]\nkeep-bytes = -1",
             "[rollback]\nkeep-bytes = \"2 GB\"",
+            "[service.\"a.service\"]\nstrategy = \"later\"",
+            "[service.\"a\"]\nstrategy = \"never\"",
+            "[service.\"*.service\"]\nstrategy = \"never\"",
             "\u{1b}[2J = 3",
             &"x".repeat(10_000),
         ] {

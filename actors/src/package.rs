@@ -7,15 +7,13 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
 use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
 use apt_ostree_proto::request::{RestartPolicy, Selection};
-use apt_ostree_proto::{
-    CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId, UnitName,
-};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::context::StepContext;
 use crate::port::{Host, Impact, InstallReport, Packages, PortResult, Resolution, Sandbox};
-use crate::service::predict;
+use crate::service::{Strategies, predict};
 
 /// Holds the package and sandbox ports.
 #[derive(Clone, Debug)]
@@ -56,8 +54,8 @@ pub struct MakePlan {
     pub refresh: bool,
     /// What will be restarted.
     pub restart: RestartPolicy,
-    /// What never is.
-    pub vetoed: Vec<UnitName>,
+    /// What the configuration says about units.
+    pub strategies: Strategies,
     /// The step.
     pub context: StepContext,
 }
@@ -95,7 +93,7 @@ async fn plan_packages(
     selection: &Selection,
     request: MakePlan,
 ) -> PortResult<Plan> {
-    let MakePlan { base, refresh, restart, vetoed, context, .. } = request;
+    let MakePlan { base, refresh, restart, strategies, context, .. } = request;
     if refresh {
         packages.refresh(&context).await?;
     }
@@ -104,7 +102,7 @@ async fn plan_packages(
     context.report.fraction(0.8);
     let mut impact = packages.impact(&resolution.changes).await?;
     impact.units =
-        impact.units.into_iter().map(|effect| predict(effect, restart, &vetoed)).collect();
+        impact.units.into_iter().map(|effect| predict(effect, restart, &strategies)).collect();
     Ok(assemble(base, restart, selection, resolution, impact, &later))
 }
 

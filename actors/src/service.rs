@@ -5,19 +5,23 @@
 
 mod decide;
 mod effects;
+mod manner;
 mod order;
 mod restore;
 mod run;
 mod scripts;
+mod strategy;
 mod unit_files;
 
 pub(crate) use decide::predict;
 pub(crate) use run::{describe, quoted_log};
+pub use strategy::{Strategies, StrategyRule};
 pub(crate) use unit_files::Described;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::UnitName;
@@ -100,8 +104,8 @@ pub struct DetermineEffects {
     pub replaced: Vec<ReplacedFile>,
     /// Which units to restart.
     pub restart: RestartPolicy,
-    /// Units that are never restarted, whatever asks for it: the admin's veto.
-    pub vetoed: Vec<UnitName>,
+    /// What the configuration says about units.
+    pub strategies: Strategies,
     /// Whether the new tree was made from packages, whose scripts then have the say.
     pub from_packages: bool,
     /// The step.
@@ -207,6 +211,8 @@ impl Handler<AllowShutdown> for ServiceActor {
 pub struct StartUnits {
     /// The plan.
     pub plan: ServicePlan,
+    /// How long a unit of a rolling group must stay up before the next has its turn.
+    pub dwell: Duration,
     /// The step.
     pub context: StepContext,
 }
@@ -216,7 +222,9 @@ impl Handler<StartUnits> for ServiceActor {
 
     fn handle(&mut self, request: StartUnits, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
-        Box::pin(async move { run::start(systemd.as_ref(), &request.plan, &request.context).await })
+        Box::pin(async move {
+            run::start(systemd.as_ref(), &request.plan, request.dwell, &request.context).await
+        })
     }
 }
 
@@ -228,8 +236,8 @@ impl Handler<StartUnits> for ServiceActor {
 pub struct StopStarted {
     /// The states that [`RecordStates`] read.
     pub before: BTreeMap<UnitName, UnitState>,
-    /// The units that may have been touched.
-    pub touched: Vec<UnitName>,
+    /// The plan, whose units may have been touched.
+    pub plan: ServicePlan,
     /// The step.
     pub context: StepContext,
 }
@@ -246,7 +254,7 @@ impl Handler<StopStarted> for ServiceActor {
             restore::stop_started(
                 systemd.as_ref(),
                 &request.before,
-                &request.touched,
+                &request.plan,
                 &request.context,
             )
             .await
@@ -263,8 +271,8 @@ impl Handler<StopStarted> for ServiceActor {
 pub struct RestoreUnits {
     /// The states that [`RecordStates`] read.
     pub before: BTreeMap<UnitName, UnitState>,
-    /// The units that may have been touched.
-    pub touched: Vec<UnitName>,
+    /// The plan, whose units may have been touched.
+    pub plan: ServicePlan,
     /// The step.
     pub context: StepContext,
 }
@@ -281,7 +289,7 @@ impl Handler<RestoreUnits> for ServiceActor {
             let result = restore::restore(
                 systemd.as_ref(),
                 &request.before,
-                &request.touched,
+                &request.plan,
                 &request.context,
             )
             .await;

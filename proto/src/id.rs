@@ -171,6 +171,22 @@ name!(
 );
 
 name!(
+    /// Units by name: one of them, all instances of a template (`db@.service`), or a shell pattern with `*`
+    /// and `?` (`libvirt*.service`).
+    UnitPattern, "pattern of unit names", |text| {
+        let plain: String = text.chars().map(|c| if matches!(c, '*' | '?') { 'x' } else { c }).collect();
+        let stem = text.rsplit_once('.').map_or("", |(stem, _)| stem);
+        if !stem.is_empty() && stem.bytes().all(|b| b == b'*' || b == b'?') {
+            return Err("it would mean every unit");
+        }
+        match UnitName::parse(plain) {
+            Ok(_) => Ok(()),
+            Err(invalid) => Err(invalid.reason),
+        }
+    }
+);
+
+name!(
     /// The kernel's random id of one boot: `/proc/sys/kernel/random/boot_id`.
     BootId, "boot id", |text| {
         let allowed = |b: u8| b.is_ascii_hexdigit() || b == b'-';
@@ -228,6 +244,54 @@ impl UnitName {
     }
 }
 
+impl UnitPattern {
+    /// Whether `unit` is one of these.
+    pub fn matches(&self, unit: &UnitName) -> bool {
+        let instance_of = |(template, kind): (&str, &str)| {
+            let instance = unit.0.strip_prefix(template).and_then(|rest| rest.strip_prefix('@'));
+            instance.and_then(|rest| rest.rsplit_once('.')).is_some_and(|(_, of)| of == kind)
+        };
+        is_like(self.0.as_bytes(), unit.0.as_bytes())
+            || self.0.split_once("@.").is_some_and(instance_of)
+    }
+
+    /// How much it says about what it means: one unit is told by more than a template, a template by more
+    /// than a pattern, a long pattern by more than a short one.
+    pub fn precision(&self) -> (bool, bool, usize) {
+        let literal = self.0.bytes().filter(|byte| !matches!(byte, b'*' | b'?')).count();
+        let is_literal = literal == self.0.len();
+        let is_template = self.0.contains("@.");
+        (is_literal && !is_template, is_literal, literal)
+    }
+}
+
+/// fnmatch(3) with `*` and `?` alone.
+fn is_like(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from, mut star) = (0, 0, None);
+    while from < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, from));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == text[from] => {
+                at += 1;
+                from += 1;
+            }
+            // The last star takes one byte more.
+            _ => match star {
+                Some((position, taken)) => {
+                    star = Some((position, taken + 1));
+                    at = position + 1;
+                    from = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
 /// A transaction's number: counts up over the life of the state database, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -270,6 +334,35 @@ mod tests {
         for bad in ["", "nginx", ".service", "a.", "-x.service", "a b.service", "a/b.service"] {
             assert!(UnitName::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_pattern_means_one_unit_a_template_or_all_that_are_like_it() {
+        for (pattern, unit, expected) in [
+            ("a.service", "a.service", true),
+            ("a.service", "ab.service", false),
+            ("db@.service", "db@main.service", true),
+            ("db@.service", "db.service", false),
+            ("db@.service", "db@main.socket", false),
+            ("lib*.service", "libvirtd.service", true),
+            ("lib*.service", "lib.service", true),
+            ("lib*.service", "libvirtd.socket", false),
+            ("lib*d*.service", "libvirtd-tls.service", true),
+            ("?b.service", "ab.service", true),
+            ("?b.service", "b.service", false),
+            ("x*.*", "xen.socket", true),
+        ] {
+            let unit = UnitName::parse(unit).unwrap();
+            let pattern = UnitPattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(&unit), expected, "{pattern} {unit}");
+        }
+        for bad in ["", "*", "*.service", "?*.service", "a", "a b*.service", "../x.service"] {
+            assert!(UnitPattern::parse(bad).is_err(), "{bad}");
+        }
+        let precision = |text: &str| UnitPattern::parse(text).unwrap().precision();
+        assert!(precision("a.service") > precision("abcdef@.service"));
+        assert!(precision("a@.service") > precision("abcdef*.service"));
+        assert!(precision("abc*.service") > precision("a*.service"));
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub mod request;
 pub mod service;
 pub mod status;
 pub mod step;
+pub mod strategy;
 
 pub use error::{ErrorCode, Failure};
-pub use id::{CommitId, PackageName, PlanId, PointName, Sha256, TransactionId, UnitName, Version};
+pub use id::{
+    CommitId, PackageName, PlanId, PointName, Sha256, TransactionId, UnitName, UnitPattern, Version,
+};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{PackageName, UnitName};
+use crate::strategy::Strategy;
 
 /// What a maintainer script wanted of a unit, as the shims recorded it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,20 @@ pub struct UnitEffect {
     pub reasons: Vec<Reason>,
     /// Why it is left alone, where it is.
     pub left_because: Option<String>,
+    /// How it gets its new code, where the configuration says so.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// The group whose units are restarted one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl UnitEffect {
+    /// What is done with a unit that nothing is configured for.
+    pub fn new(unit: UnitName, action: UnitAction, reasons: Vec<Reason>) -> Self {
+        let (left_because, group) = (None, None);
+        Self { unit, action, reasons, left_because, strategy: Strategy::Automatic, group }
+    }
 }
 
 /// A unit's state as the manager reports it. Texts, because systemd adds states over time.

@@ -177,7 +177,7 @@ fn settings(config: &Config) -> Settings {
         confirm_timeout: config.confirm_timeout(),
         keep_updates: config.rollback.keep_updates,
         keep_bytes: config.rollback.keep_bytes,
-        never_restart: config.services.never_restart.clone(),
+        strategies: config.strategies(),
     }
 }
 

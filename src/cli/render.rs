@@ -14,6 +14,7 @@ use apt_ostree_proto::plan::{Plan, TreeSource};
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
 use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
+use apt_ostree_proto::strategy::Strategy;
 use apt_ostree_proto::{ErrorCode, Failure};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::HumanBytes;
@@ -263,6 +264,13 @@ fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
         }
         if let Some(why) = &effect.left_because {
             reasons.push(format!("left: {why}"));
+        } else if effect.strategy != Strategy::Automatic {
+            let group = effect.group.as_deref().map(|name| format!(" in the group {name}"));
+            reasons.push(format!(
+                "{}{}, as configured",
+                effect.strategy.name(),
+                group.unwrap_or_default()
+            ));
         }
         format!("{:9} {}: {}", action(effect.action), effect.unit, reasons.join("; "))
     })

@@ -8,6 +8,7 @@ use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover, Settings};
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
+use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::SimHost;
 use apt_ostree_proto::dbus::{
     ACTION_CHECK, ACTION_POINTS, ACTION_ROLL_BACK, ACTION_UPDATE, ManagerProxy, TransactionProxy,
@@ -50,7 +51,7 @@ impl Peers {
             confirm_timeout: None,
             keep_updates: 3,
             keep_bytes: None,
-            never_restart: Vec::new(),
+            strategies: Strategies::default(),
         };
         let (events_to, events) = Publisher::channel();
         let ports = SimHost::booted().ports();

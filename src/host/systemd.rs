@@ -3,17 +3,18 @@
 mod inhibitor;
 mod jobs;
 mod log;
+mod policy;
 mod tmpfiles;
 mod units;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apt_ostree_actors::port::{JobOutcome, PortResult, Systemd, UnitDependencies};
-use apt_ostree_proto::service::UnitState;
+use apt_ostree_proto::service::{UnitAction, UnitState};
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -118,6 +119,13 @@ impl Systemd for SystemdManager {
     ) -> PortResult<JobOutcome> {
         let queue = self.manager.reload_or_restart_unit(unit.as_str(), Mode::Replace);
         self.jobs.run(&self.manager, unit, queue, timeout).await
+    }
+
+    async fn forbidden_by_policy(
+        &self,
+        units: &[(UnitName, UnitAction)],
+    ) -> PortResult<BTreeMap<UnitName, String>> {
+        policy::forbidden(Path::new(policy::PROGRAM), units).await
     }
 
     async fn is_stopping(&self) -> PortResult<bool> {

@@ -15,6 +15,7 @@ mod points;
 mod power_cut;
 mod rollback;
 mod soak;
+mod strategies;
 mod support;
 mod target;
 mod unclean_boot;

@@ -98,10 +98,10 @@ impl Drive {
         let refresh = refresh && self.request.plan.is_none();
         let base = host.running;
         let package = workers.package.clone();
-        let vetoed = self.parts.settings.never_restart.clone();
+        let strategies = self.parts.settings.strategies.clone();
         let plan = self
             .reporting(async move |context| {
-                ask(&package, MakePlan { base, goal, refresh, restart, vetoed, context }).await
+                ask(&package, MakePlan { base, goal, refresh, restart, strategies, context }).await
             })
             .await
             .map_err(|failure| self.tree_is_gone(failure))?;
@@ -216,7 +216,7 @@ impl Drive {
         let requests = self.facts.installed.requests.clone();
         let from_packages = matches!(source, NewTree::Staged(_));
         let (restart, force) = (self.request.restart, self.request.force);
-        let vetoed = self.parts.settings.never_restart.clone();
+        let strategies = self.parts.settings.strategies.clone();
         let workers = workers.clone();
         let committed = self
             .reporting(async move |context| {
@@ -231,7 +231,7 @@ impl Drive {
                     etc_changed: delta.changed_in_etc(),
                     replaced: tree.replaced.clone(),
                     restart,
-                    vetoed,
+                    strategies,
                     from_packages,
                     context: context.clone(),
                 };
@@ -288,9 +288,11 @@ impl Drive {
 
     async fn start_units(&mut self, workers: &Workers) -> Result<(), Failure> {
         let plan = self.committed()?.services.clone();
-        let service = workers.service.clone();
+        let (service, dwell) = (workers.service.clone(), self.parts.settings.dwell);
         self.expected_up = self
-            .reporting(async move |context| ask(&service, StartUnits { plan, context }).await)
+            .reporting(async move |context| {
+                ask(&service, StartUnits { plan, dwell, context }).await
+            })
             .await?;
         Ok(())
     }

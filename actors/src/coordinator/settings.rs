@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use apt_ostree_proto::{TransactionId, UnitName};
+use apt_ostree_proto::TransactionId;
 
 use crate::download::Limits;
+use crate::service::Strategies;
 
 /// What the admin can set about transactions.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ pub struct Settings {
     /// How many bytes these trees may occupy beside what is deployed, if there is a limit; that of
     /// the newest update stays in any case.
     pub keep_bytes: Option<u64>,
-    /// Units that are never restarted, whatever asks for it.
-    pub never_restart: Vec<UnitName>,
+    /// How units get their new code, where that is set.
+    pub strategies: Strategies,
 }
 
 impl Settings {

@@ -45,12 +45,12 @@ impl Drive {
     async fn restore_units(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
         // Units whose state was never written down were never touched.
         let Some(before) = self.facts.unit_states.clone() else { return Ok(Vec::new()) };
-        let touched = self.committed()?.services.touched();
+        let plan = self.committed()?.services.clone();
         let service = workers.service.clone();
         self.reporting(async move |context| {
             // An undo is not cancelled: the cancel is what it carries out.
             let context = context.uncancellable();
-            ask(&service, RestoreUnits { before, touched, context }).await
+            ask(&service, RestoreUnits { before, plan, context }).await
         })
         .await?;
         Ok(Vec::new())
@@ -59,11 +59,11 @@ impl Drive {
     async fn stop_started(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
         // Units whose state was never written down were never touched.
         let Some(before) = self.facts.unit_states.clone() else { return Ok(Vec::new()) };
-        let touched = self.committed()?.services.touched();
+        let plan = self.committed()?.services.clone();
         let service = workers.service.clone();
         self.reporting(async move |context| {
             let context = context.uncancellable();
-            ask(&service, StopStarted { before, touched, context }).await
+            ask(&service, StopStarted { before, plan, context }).await
         })
         .await?;
         Ok(Vec::new())

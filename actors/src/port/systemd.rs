@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::UnitState;
+use apt_ostree_proto::service::{UnitAction, UnitState};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,13 @@ pub trait Systemd: std::fmt::Debug {
 
     /// Whether the host shuts down: every unit is being stopped, and none can be started any more.
     async fn is_stopping(&self) -> PortResult<bool>;
+
+    /// Those of `units` that the host's policy does not let be started, stopped or restarted:
+    /// `policy-rc.d` of invoke-rc.d(8), where the admin has one, with what it answered. Only asks.
+    async fn forbidden_by_policy(
+        &self,
+        units: &[(UnitName, UnitAction)],
+    ) -> PortResult<BTreeMap<UnitName, String>>;
 
     /// Clears a unit's failed state, so that start limits do not stand in the way.
     async fn reset_failed(&self, unit: &UnitName) -> PortResult<()>;

@@ -3,8 +3,10 @@
 use apt_ostree_proto::UnitName;
 use apt_ostree_proto::request::RestartPolicy;
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect, UnitState};
+use apt_ostree_proto::strategy::Strategy;
 
 use super::scripts::{Asked, Wish};
+use super::strategy::{Strategies, StrategyRule};
 use crate::port::UnitDependencies;
 
 /// How many reasons of one unit are kept: enough to understand, few enough to read.
@@ -20,8 +22,14 @@ pub(super) struct Evidence<'a> {
     pub(super) asked: Option<&'a Asked>,
     /// Why it is affected otherwise.
     pub(super) reasons: &'a [Reason],
-    /// Units that the admin has forbidden to restart.
-    pub(super) vetoed: &'a [UnitName],
+    /// What the configuration says about units.
+    pub(super) strategies: &'a Strategies,
+}
+
+impl Evidence<'_> {
+    fn rule(&self) -> Option<&StrategyRule> {
+        self.strategies.of(self.unit, &self.dependencies.names)
+    }
 }
 
 /// Why a unit that only runs replaced code is left alone where the packages have the say.
@@ -35,17 +43,22 @@ const NONE_RESTARTED: &str = "no unit is restarted, as asked";
 pub(crate) fn predict(
     mut effect: UnitEffect,
     policy: RestartPolicy,
-    vetoed: &[UnitName],
+    strategies: &Strategies,
 ) -> UnitEffect {
     let is_asked_for = effect.reasons.iter().any(|reason| matches!(reason, Reason::Package { .. }));
-    let left_because = protected(&effect.unit, &[], vetoed).or(match policy {
-        RestartPolicy::Never => Some(NONE_RESTARTED),
-        RestartPolicy::AsPackagesAsk if !is_asked_for => Some(NOT_ASKED_FOR),
+    let forbidden = protected(&effect.unit, &[], strategies);
+    let left_because = forbidden.or_else(|| match policy {
+        RestartPolicy::Never => Some(NONE_RESTARTED.to_owned()),
+        RestartPolicy::AsPackagesAsk if !is_asked_for => Some(NOT_ASKED_FOR.to_owned()),
         RestartPolicy::AsPackagesAsk | RestartPolicy::Affected => None,
     });
-    if let Some(why) = left_because {
+    if let Some(rule) = strategies.of(&effect.unit, &[]) {
+        effect.strategy = rule.strategy;
+        effect.group = rule.group_of(&effect.unit);
+    }
+    if left_because.is_some() {
         effect.action = UnitAction::Leave;
-        effect.left_because = Some(why.to_owned());
+        effect.left_because = left_because;
     }
     effect.reasons.truncate(MOST_REASONS);
     effect
@@ -63,7 +76,9 @@ pub(super) fn decide(
     reasons.truncate(MOST_REASONS);
     let decision = match forbidden(evidence, policy) {
         Some(why) => Decision::Leave(why),
-        None if evidence.state.is_up() => of_running(evidence, policy, from_packages),
+        None if evidence.state.is_up() => {
+            of_running(evidence, policy, from_packages).under(evidence)
+        }
         None => of_stopped(evidence),
     };
     let (action, left_because) = match decision {
@@ -71,7 +86,15 @@ pub(super) fn decide(
         Decision::Leave(why) => (UnitAction::Leave, Some(why)),
         Decision::Nothing => return None,
     };
-    Some(UnitEffect { unit: evidence.unit.clone(), action, reasons, left_because })
+    let rule = evidence.rule();
+    Some(UnitEffect {
+        unit: evidence.unit.clone(),
+        action,
+        reasons,
+        left_because,
+        strategy: rule.map(|rule| rule.strategy).unwrap_or_default(),
+        group: rule.and_then(|rule| rule.group_of(evidence.unit)),
+    })
 }
 
 enum Decision {
@@ -80,27 +103,37 @@ enum Decision {
     Nothing,
 }
 
-/// Why the unit is never restarted, if it is not. `names` holds its aliases, `vetoed` what the admin
-/// has forbidden: units by name, or all instances of a template by `NAME@.service`.
+impl Decision {
+    /// What the configuration makes of it.
+    fn under(self, evidence: &Evidence<'_>) -> Self {
+        match (self, evidence.rule()) {
+            (Self::Do(action), Some(rule)) => rule
+                .change(action, evidence.dependencies.can_reload)
+                .map_or_else(Self::Leave, Self::Do),
+            (decision, _) => decision,
+        }
+    }
+}
+
+/// Why the unit is not restarted while the host runs, if it is not. `names` holds its aliases.
 pub(super) fn protected(
     unit: &UnitName,
     names: &[UnitName],
-    vetoed: &[UnitName],
-) -> Option<&'static str> {
-    let is_vetoed = |name: &UnitName| vetoed.iter().any(|veto| covers(veto, name));
-    std::iter::once(unit).chain(names).find_map(|name| {
-        let veto = is_vetoed(name).then_some("the configuration forbids it: never-restart");
-        protected_name(name.as_str()).or(veto)
-    })
+    strategies: &Strategies,
+) -> Option<String> {
+    let by_name = std::iter::once(unit).chain(names).find_map(|name| protected_name(name.as_str()));
+    let by_rule = || strategies.of(unit, names).and_then(StrategyRule::holds);
+    by_name.map(str::to_owned).or_else(by_rule)
 }
 
-fn covers(veto: &UnitName, unit: &UnitName) -> bool {
-    let is_instance = || {
-        let (template, kind) = veto.as_str().split_once("@.")?;
-        let instance = unit.as_str().strip_prefix(template)?.strip_prefix('@')?;
-        instance.rsplit_once('.').filter(|(_, of)| *of == kind)
-    };
-    veto == unit || is_instance().is_some()
+/// The same of what no strategy overrides: a unit that the configuration defers is still stopped when
+/// its package goes.
+fn untouchable(evidence: &Evidence<'_>) -> Option<String> {
+    let is_going = evidence.asked.is_some_and(|asked| asked.wish == Wish::Stop);
+    let defers = evidence.rule().is_some_and(|rule| rule.strategy == Strategy::Defer);
+    let none = Strategies::default();
+    let strategies = if is_going && defers { &none } else { evidence.strategies };
+    protected(evidence.unit, &evidence.dependencies.names, strategies)
 }
 
 fn protected_name(name: &str) -> Option<&'static str> {
@@ -133,8 +166,8 @@ fn forbidden(evidence: &Evidence<'_>, policy: RestartPolicy) -> Option<String> {
     if !acts {
         return None;
     }
-    if let Some(why) = protected(evidence.unit, &evidence.dependencies.names, evidence.vetoed) {
-        return Some(why.to_owned());
+    if let Some(why) = untouchable(evidence) {
+        return Some(why);
     }
     if policy == RestartPolicy::Never {
         return Some(NONE_RESTARTED.to_owned());

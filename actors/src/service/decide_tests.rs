@@ -15,6 +15,15 @@ fn asked(wish: Wish) -> Asked {
     Asked { wish, reasons: vec![reason] }
 }
 
+fn rules(rules: &[(&str, Strategy)]) -> Strategies {
+    let rule = |(units, strategy): &(&str, Strategy)| StrategyRule {
+        units: units.parse().unwrap(),
+        strategy: *strategy,
+        group: None,
+    };
+    Strategies::new(rules.iter().map(rule).collect())
+}
+
 fn old_code() -> Reason {
     Reason::OldCode { pid: 1, path: "/usr/lib/libssl.so.3".into() }
 }
@@ -35,7 +44,7 @@ fn outcome(
         dependencies: &UnitDependencies::default(),
         asked: asked.as_ref(),
         reasons,
-        vetoed: &[],
+        strategies: &Strategies::default(),
     };
     decide(&evidence, policy, from_packages).map(|effect| (effect.action, effect.left_because))
 }
@@ -116,7 +125,7 @@ fn a_service_that_can_reload_only_reloads_for_changed_configuration() {
         dependencies: &UnitDependencies { can_reload: true, ..UnitDependencies::default() },
         asked: None,
         reasons: &[Reason::Configuration { path: "/etc/a.conf".into() }],
-        vetoed: &[],
+        strategies: &Strategies::default(),
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
     assert_eq!(effect.action, UnitAction::Reload);
@@ -164,7 +173,7 @@ fn an_alias_or_a_refusal_of_its_unit_file_protects_a_unit_too() {
             dependencies: &dependencies,
             asked: None,
             reasons: &[old_code()],
-            vetoed: &[],
+            strategies: &Strategies::default(),
         };
         let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
         assert_eq!(effect.action, UnitAction::Leave);
@@ -180,7 +189,7 @@ fn a_unit_keeps_a_bounded_number_of_reasons() {
         dependencies: &UnitDependencies::default(),
         asked: None,
         reasons: &reasons,
-        vetoed: &[],
+        strategies: &Strategies::default(),
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
     assert_eq!(effect.reasons.len(), MOST_REASONS);
@@ -188,7 +197,7 @@ fn a_unit_keeps_a_bounded_number_of_reasons() {
 
 #[test]
 fn the_admins_veto_holds_for_a_unit_its_aliases_and_a_templates_instances() {
-    let vetoed = [unit("postgresql.service"), unit("db@.service")];
+    let never = [("postgresql.service", Strategy::Never), ("db@.service", Strategy::Never)];
     for (name, aliases, expected) in [
         ("postgresql.service", vec![], true),
         ("db@main.service", vec![], true),
@@ -197,7 +206,36 @@ fn the_admins_veto_holds_for_a_unit_its_aliases_and_a_templates_instances() {
         ("pg.service", vec![unit("postgresql.service")], true),
         ("postgresql.socket", vec![], false),
     ] {
-        assert_eq!(protected(&unit(name), &aliases, &vetoed).is_some(), expected, "{name}");
+        assert_eq!(protected(&unit(name), &aliases, &rules(&never)).is_some(), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_configuration_decides_how_a_running_unit_gets_its_code() {
+    let up = state("loaded", "active");
+    let reloads = UnitDependencies { can_reload: true, ..UnitDependencies::default() };
+    for (strategy, wish, expected) in [
+        (Strategy::Reload, None, UnitAction::Reload),
+        (Strategy::Restart, Some(Wish::Reload), UnitAction::Restart),
+        (Strategy::Rolling, Some(Wish::StopStart), UnitAction::Restart),
+        (Strategy::Graceful, Some(Wish::StopStart), UnitAction::StopStart),
+        (Strategy::Defer, Some(Wish::Restart), UnitAction::Leave),
+        (Strategy::Defer, Some(Wish::Stop), UnitAction::Stop),
+        (Strategy::Never, Some(Wish::Stop), UnitAction::Leave),
+    ] {
+        let asked = wish.map(asked);
+        let evidence = Evidence {
+            unit: &unit("a@1.service"),
+            state: &up,
+            dependencies: &reloads,
+            asked: asked.as_ref(),
+            reasons: &[old_code()],
+            strategies: &rules(&[("a@.service", strategy)]),
+        };
+        let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
+        assert_eq!((effect.action, effect.strategy), (expected, strategy));
+        assert_eq!(effect.left_because.is_some(), expected == UnitAction::Leave, "{strategy:?}");
+        assert_eq!(effect.group.is_some(), strategy == Strategy::Rolling);
     }
 }
 
@@ -214,13 +252,8 @@ fn a_prediction_follows_the_same_rules_as_the_decision() {
         ("systemd-journald.service", old_code(), Affected, UnitAction::Leave),
         ("vetoed.service", owned(), Affected, UnitAction::Leave),
     ] {
-        let effect = UnitEffect {
-            unit: unit(name),
-            action: UnitAction::Restart,
-            reasons: vec![reason],
-            left_because: None,
-        };
-        let predicted = predict(effect, policy, &[unit("vetoed.service")]);
+        let effect = UnitEffect::new(unit(name), UnitAction::Restart, vec![reason]);
+        let predicted = predict(effect, policy, &rules(&[("vetoed.service", Strategy::Never)]));
         assert_eq!(predicted.action, expected, "{name} {policy:?}");
         assert_eq!(predicted.left_because.is_some(), expected == UnitAction::Leave, "{name}");
     }

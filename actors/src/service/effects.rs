@@ -9,6 +9,7 @@ use apt_ostree_proto::service::{Reason, ScriptVerb, UnitAction, UnitEffect, Unit
 
 use super::decide::{Evidence, decide, protected};
 use super::scripts::{self, Asked};
+use super::strategy::Strategies;
 use super::unit_files::{Described, configures, stem};
 use super::{DetermineEffects, ServicePlan};
 use crate::port::{PortResult, ProcessUse, Processes, Systemd, UnitDependencies};
@@ -25,6 +26,8 @@ struct Affected {
     asked: BTreeMap<UnitName, Asked>,
     reasons: BTreeMap<UnitName, Vec<Reason>>,
     unowned: Vec<ProcessUse>,
+    /// What the host's policy says no to, and its answer.
+    forbidden: BTreeMap<UnitName, String>,
 }
 
 /// Joins all sources and decides about each unit.
@@ -59,7 +62,19 @@ pub(super) async fn determine(
             "a package asked the service manager to execute itself anew; that is left to the next boot",
         );
     }
-    Ok(decide_all(&affected, &states, &graph, request))
+    let mut plan = decide_all(&affected, &states, &graph, request);
+    let acts: Vec<(UnitName, UnitAction)> = plan
+        .effects
+        .iter()
+        .filter(|effect| effect.action != UnitAction::Leave)
+        .map(|effect| (effect.unit.clone(), effect.action))
+        .collect();
+    let forbidden = systemd.forbidden_by_policy(&acts).await?;
+    if !forbidden.is_empty() {
+        affected.forbidden = forbidden;
+        plan = decide_all(&affected, &states, &graph, request);
+    }
+    Ok(plan)
 }
 
 impl Affected {
@@ -249,13 +264,17 @@ fn decide_all(
             dependencies: graph.dependencies.get(&unit).unwrap_or(&alone),
             asked: affected.asked.get(&unit),
             reasons: affected.reasons.get(&unit).map(Vec::as_slice).unwrap_or_default(),
-            vetoed: &request.vetoed,
+            strategies: &request.strategies,
         };
-        if let Some(effect) = decide(&evidence, request.restart, request.from_packages) {
+        if let Some(mut effect) = decide(&evidence, request.restart, request.from_packages) {
+            if let Some(answer) = affected.forbidden.get(&unit) {
+                effect.action = UnitAction::Leave;
+                effect.left_because = Some(format!("the host's policy-rc.d says no: {answer}"));
+            }
             effects.insert(unit, effect);
         }
     }
-    spare_what_others_hold(&mut effects, graph, &request.vetoed);
+    spare_what_others_hold(&mut effects, graph, &request.strategies);
     let goes_down = |effect: &&UnitEffect| {
         !matches!(effect.action, UnitAction::Leave | UnitAction::Reload | UnitAction::Start)
     };
@@ -277,7 +296,7 @@ fn decide_all(
 fn spare_what_others_hold(
     effects: &mut BTreeMap<UnitName, UnitEffect>,
     graph: &Graph,
-    vetoed: &[UnitName],
+    strategies: &Strategies,
 ) {
     let acts = |effect: &UnitEffect| {
         matches!(effect.action, UnitAction::StopStart | UnitAction::Stop | UnitAction::Restart)
@@ -287,9 +306,9 @@ fn spare_what_others_hold(
         let holder = graph
             .all_dependents(unit)
             .into_iter()
-            .find(|dependent| protected(dependent, graph.names(dependent), vetoed).is_some());
+            .find(|dependent| protected(dependent, graph.names(dependent), strategies).is_some());
         if let Some(holder) = holder {
-            spared.push((unit.clone(), format!("{holder} needs it and is never restarted")));
+            spared.push((unit.clone(), format!("{holder} needs it and is not restarted")));
         } else if unit.kind() == "socket" && effect.action == UnitAction::Restart {
             let triggers = graph.dependencies.get(unit).map(|own| own.triggers.as_slice());
             let running = triggers.unwrap_or_default().iter().find(|service| {

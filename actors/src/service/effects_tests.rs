@@ -28,7 +28,7 @@ fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
         etc_changed: Vec::new(),
         replaced: Vec::new(),
         restart: RestartPolicy::Affected,
-        vetoed: Vec::new(),
+        strategies: Strategies::default(),
         from_packages: true,
         context: StepContext {
             transaction: TransactionId(1),
@@ -55,6 +55,21 @@ async fn plan_of(systemd: &SimSystemd, request: &DetermineEffects) -> ServicePla
 
 fn actions(plan: &ServicePlan) -> Vec<(&str, UnitAction)> {
     plan.effects.iter().map(|effect| (effect.unit.as_str(), effect.action)).collect()
+}
+
+#[tokio::test]
+async fn what_the_hosts_policy_forbids_is_left_and_takes_nothing_down() {
+    let needed =
+        UnitDependencies { required_by: vec![unit("app.service")], ..UnitDependencies::default() };
+    let systemd = host(&[("db.service", needed), ("app.service", UnitDependencies::default())]);
+    let request = request(&[("db.service", ScriptVerb::Restart)]);
+    let plan = plan_of(&systemd, &request).await;
+    assert_eq!(plan.followers, [unit("app.service")]);
+    systemd.forbid(&unit("db.service"));
+    let plan = plan_of(&systemd, &request).await;
+    assert_eq!(actions(&plan), [("db.service", UnitAction::Leave)]);
+    assert!(plan.effects[0].left_because.as_deref().is_some_and(|why| why.contains("policy-rc.d")));
+    assert!(plan.followers.is_empty(), "{:?}", plan.followers);
 }
 
 #[tokio::test]

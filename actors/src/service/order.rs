@@ -48,6 +48,21 @@ impl Order {
         Self { units: ordered, waits_for }
     }
 
+    /// Has the units of each group wait for one another, in their order.
+    pub(super) fn one_by_one<'a>(
+        mut self,
+        group_of: impl Fn(&UnitName) -> Option<&'a str>,
+    ) -> Self {
+        let mut latest: BTreeMap<&str, &UnitName> = BTreeMap::new();
+        for unit in &self.units {
+            let Some(before) = group_of(unit).and_then(|group| latest.insert(group, unit)) else {
+                continue;
+            };
+            self.waits_for.entry(unit.clone()).or_default().insert(before.clone());
+        }
+        self
+    }
+
     /// The same units in the order for stopping: whoever waits goes first.
     pub(super) fn reversed(&self) -> Self {
         let mut waits_for: BTreeMap<UnitName, BTreeSet<UnitName>> =
@@ -166,6 +181,19 @@ mod tests {
             let before = &order.waits_for[name];
             assert!(before.iter().all(|other| order.units[..position].contains(other)), "{name}");
         }
+    }
+
+    #[test]
+    fn units_of_a_group_go_one_by_one() {
+        let graph =
+            graph(&["w1.service: after w3.service", "w2.service:", "w3.service:", "x.service:"]);
+        let in_group = |unit: &UnitName| unit.as_str().starts_with('w').then_some("web");
+        let order = Order::of(graph.keys().cloned(), &graph).one_by_one(in_group);
+        let names: Vec<_> = order.units.iter().map(UnitName::as_str).collect();
+        assert_eq!(names, ["w2.service", "w3.service", "w1.service", "x.service"]);
+        assert!(order.waits_for[&unit("w3.service")].contains(&unit("w2.service")));
+        assert!(order.waits_for[&unit("w1.service")].contains(&unit("w3.service")));
+        assert!(order.waits_for[&unit("x.service")].is_empty());
     }
 
     #[test]

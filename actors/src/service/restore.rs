@@ -6,6 +6,8 @@ use std::time::Duration;
 use apt_ostree_proto::service::UnitState;
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 
+use super::ServicePlan;
+use super::manner::Manner;
 use super::run::{
     OnFailure, Units, bring_up, describe, expect_up, in_order, quoted_log, restart_once, stop_one,
 };
@@ -19,24 +21,26 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn stop_started(
     systemd: &dyn Systemd,
     before: &BTreeMap<UnitName, UnitState>,
-    touched: &[UnitName],
+    plan: &ServicePlan,
     context: &StepContext,
 ) -> PortResult<()> {
-    let new: Vec<UnitName> = touched.iter().filter(|unit| !was_up(before, unit)).cloned().collect();
-    stop_all(systemd, &new, context).await
+    let new: Vec<UnitName> =
+        plan.touched().into_iter().filter(|unit| !was_up(before, unit)).collect();
+    stop_all(systemd, &new, Manner::of(plan), context).await
 }
 
 /// Brings every touched unit back to its recorded state.
 pub(super) async fn restore(
     systemd: &dyn Systemd,
     before: &BTreeMap<UnitName, UnitState>,
-    touched: &[UnitName],
+    plan: &ServicePlan,
     context: &StepContext,
 ) -> PortResult<()> {
     let (ran, stopped): (Vec<UnitName>, Vec<UnitName>) =
-        touched.iter().cloned().partition(|unit| was_up(before, unit));
-    let stops = stop_all(systemd, &stopped, context).await;
-    let units = &Units::load(systemd, &ran).await?;
+        plan.touched().into_iter().partition(|unit| was_up(before, unit));
+    let manner = Manner::of(plan);
+    let stops = stop_all(systemd, &stopped, manner.clone(), context).await;
+    let units = &Units::load(systemd, &ran, manner).await?;
     let ran: &BTreeSet<UnitName> = &ran.into_iter().collect();
     let starts = in_order(&units.order, OnFailure::GoOn, context, |unit| async move {
         let Some(recorded) = before.get(&unit) else { return Ok(()) };
@@ -55,11 +59,12 @@ fn was_up(before: &BTreeMap<UnitName, UnitState>, unit: &UnitName) -> bool {
 async fn stop_all(
     systemd: &dyn Systemd,
     units: &[UnitName],
+    manner: Manner,
     context: &StepContext,
 ) -> PortResult<()> {
-    let units = Units::load(systemd, units).await?;
+    let units = &Units::load(systemd, units, manner).await?;
     in_order(&units.order.reversed(), OnFailure::GoOn, context, |unit| async move {
-        stop_one(systemd, &unit).await?;
+        stop_one(systemd, units, &unit).await?;
         systemd.reset_failed(&unit).await?;
         context.report.item(unit.as_str(), "stopped", 100);
         Ok(())
@@ -95,7 +100,7 @@ async fn put_back(
     } else if matches!(unit.kind(), "service" | "socket") {
         restart_once(systemd, units, unit, |service| ran.contains(service)).await?
     } else {
-        bring_up(systemd, unit).await?
+        bring_up(systemd, units, unit).await?
     };
     if state.is_up() {
         context.report.item(unit.as_str(), "restored", 100);

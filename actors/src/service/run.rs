@@ -8,18 +8,21 @@ use apt_ostree_proto::service::{UnitAction, UnitState};
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::ServicePlan;
+use super::manner::Manner;
 use super::order::Order;
 use crate::context::StepContext;
 use crate::port::{JobOutcome, PortResult, Systemd, UnitDependencies};
 
-/// The longest that a job may take. Above systemd's own default limits for a restart (90 s to stop
-/// and 90 s to start), so that systemd, which knows the unit's own limits, is the first to give up.
-const JOB_TIMEOUT: Duration = Duration::from_secs(200);
-
 /// How many jobs run at once: enough to overlap units that wait, few enough not to slow each other.
 const JOBS_AT_ONCE: usize = 8;
+
+/// The longest between two looks at a unit that has to keep up, for changes that no signal told, and the
+/// shortest, so that a storm of signals does not become a storm of questions.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much of a unit's log a failure quotes.
 const MOST_QUOTED_CHARACTERS: usize = 600;
@@ -29,14 +32,20 @@ pub(super) struct Units {
     pub(super) dependencies: BTreeMap<UnitName, UnitDependencies>,
     pub(super) states: BTreeMap<UnitName, UnitState>,
     pub(super) order: Order,
+    pub(super) manner: Manner,
 }
 
 impl Units {
-    pub(super) async fn load(systemd: &dyn Systemd, units: &[UnitName]) -> PortResult<Self> {
+    pub(super) async fn load(
+        systemd: &dyn Systemd,
+        units: &[UnitName],
+        manner: Manner,
+    ) -> PortResult<Self> {
         let (dependencies, states) =
             futures_util::try_join!(systemd.dependencies(units), systemd.states(units))?;
-        let order = Order::of(units.iter().cloned(), &dependencies);
-        Ok(Self { dependencies, states, order })
+        let order =
+            Order::of(units.iter().cloned(), &dependencies).one_by_one(|unit| manner.group(unit));
+        Ok(Self { dependencies, states, order, manner })
     }
 
     pub(super) fn state(&self, unit: &UnitName) -> UnitState {
@@ -119,10 +128,10 @@ pub(super) async fn stop(
 ) -> PortResult<()> {
     let work = async {
         let units = plan.with(&[UnitAction::StopStart, UnitAction::Stop]);
-        let units = Units::load(systemd, &units).await?;
+        let units = &Units::load(systemd, &units, Manner::of(plan)).await?;
         in_order(&units.order.reversed(), OnFailure::GiveUp, context, |unit| async move {
             context.report.item(unit.as_str(), "stopping", 0);
-            stop_one(systemd, &unit).await?;
+            stop_one(systemd, units, &unit).await?;
             context.report.item(unit.as_str(), "stopped", 100);
             Ok(())
         })
@@ -132,8 +141,13 @@ pub(super) async fn stop(
 }
 
 /// Stops one unit, whatever it does; a unit that is down or unknown is stopped.
-pub(super) async fn stop_one(systemd: &dyn Systemd, unit: &UnitName) -> PortResult<()> {
-    let outcome = systemd.stop(unit, JOB_TIMEOUT).await?;
+pub(super) async fn stop_one(
+    systemd: &dyn Systemd,
+    units: &Units,
+    unit: &UnitName,
+) -> PortResult<()> {
+    let limit = units.manner.job_timeout(unit);
+    let outcome = systemd.stop(unit, limit).await?;
     let state = state_of(systemd, unit).await?;
     if outcome == JobOutcome::Done || !(state.is_up() || state.active.ends_with("activating")) {
         return Ok(());
@@ -145,6 +159,7 @@ pub(super) async fn stop_one(systemd: &dyn Systemd, unit: &UnitName) -> PortResu
 pub(super) async fn start(
     systemd: &dyn Systemd,
     plan: &ServicePlan,
+    dwell: Duration,
     context: &StepContext,
 ) -> PortResult<Vec<UnitName>> {
     let actions: BTreeMap<&UnitName, UnitAction> = plan
@@ -158,12 +173,15 @@ pub(super) async fn start(
     let names: Vec<UnitName> = names.into_iter().collect();
     let stays_up = RefCell::new(BTreeSet::new());
     let work = async {
-        let units = &Units::load(systemd, &names).await?;
+        let units = &Units::load(systemd, &names, Manner::of(plan)).await?;
         in_order(&units.order, OnFailure::GiveUp, context, |unit| {
             let action = actions.get(&unit).copied();
             let stays_up = &stays_up;
             async move {
                 if start_one(systemd, units, &unit, action, context).await? {
+                    if units.manner.group(&unit).is_some() {
+                        keeps_up(systemd, &unit, dwell).await?;
+                    }
                     stays_up.borrow_mut().insert(unit);
                 }
                 Ok(())
@@ -192,11 +210,11 @@ async fn start_one(
         }
         None | Some(UnitAction::Start) => {
             context.report.item(unit.as_str(), "starting", 0);
-            bring_up(systemd, unit).await?
+            bring_up(systemd, units, unit).await?
         }
         Some(UnitAction::Reload) if at_first.is_up() => {
             context.report.item(unit.as_str(), "reloading", 0);
-            let outcome = systemd.reload_or_restart(unit, JOB_TIMEOUT).await?;
+            let outcome = systemd.reload_or_restart(unit, units.manner.job_timeout(unit)).await?;
             expect_up(systemd, unit, &outcome, "did not reload").await?
         }
         Some(_) => {
@@ -220,10 +238,14 @@ fn is_enabled(state: &UnitState) -> bool {
 }
 
 /// Starts a unit unless it is up; waits for a job that is already queued. Answers its state.
-pub(super) async fn bring_up(systemd: &dyn Systemd, unit: &UnitName) -> PortResult<UnitState> {
+pub(super) async fn bring_up(
+    systemd: &dyn Systemd,
+    units: &Units,
+    unit: &UnitName,
+) -> PortResult<UnitState> {
     // Several updates in a row would run into the unit's start limit.
     systemd.reset_failed(unit).await?;
-    let outcome = systemd.start(unit, JOB_TIMEOUT).await?;
+    let outcome = systemd.start(unit, units.manner.job_timeout(unit)).await?;
     expect_up(systemd, unit, &outcome, "did not start").await
 }
 
@@ -241,7 +263,7 @@ pub(super) async fn restart_once(
     let at_first = units.state(unit);
     let now = state_of(systemd, unit).await?;
     if !now.is_up() || (at_first.is_up() && now.main_pid != at_first.main_pid) {
-        return bring_up(systemd, unit).await;
+        return bring_up(systemd, units, unit).await;
     }
     if unit.kind() == "socket" {
         let triggers = units.dependencies.get(unit).map(|own| own.triggers.as_slice());
@@ -250,12 +272,12 @@ pub(super) async fn restart_once(
                 if !may_stop(service) {
                     return Ok(now);
                 }
-                stop_one(systemd, service).await?;
+                stop_one(systemd, units, service).await?;
             }
         }
     }
     systemd.reset_failed(unit).await?;
-    let outcome = systemd.restart(unit, JOB_TIMEOUT).await?;
+    let outcome = systemd.restart(unit, units.manner.job_timeout(unit)).await?;
     expect_up(systemd, unit, &outcome, "did not restart").await
 }
 
@@ -274,6 +296,26 @@ pub(super) async fn expect_up(
     Err(unit_failed(systemd, unit, what, outcome, &state).await)
 }
 
+/// Watches a unit for the dwell time before the next of its group has its turn.
+async fn keeps_up(systemd: &dyn Systemd, unit: &UnitName, dwell: Duration) -> PortResult<()> {
+    let at_first = state_of(systemd, unit).await?;
+    let end = Instant::now() + dwell;
+    loop {
+        let now = state_of(systemd, unit).await?;
+        if !now.is_up() || now.restarts != at_first.restarts || now.main_pid != at_first.main_pid {
+            return Err(
+                unit_failed(systemd, unit, "did not stay up", &JobOutcome::Done, &now).await
+            );
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        systemd.wait_for_change(left.min(LONGEST_PAUSE)).await?;
+        tokio::time::sleep(left.min(SHORTEST_PAUSE)).await;
+    }
+}
+
 pub(super) async fn state_of(systemd: &dyn Systemd, unit: &UnitName) -> PortResult<UnitState> {
     let states = systemd.states(std::slice::from_ref(unit)).await?;
     Ok(states.into_values().next().unwrap_or_default())
@@ -290,7 +332,7 @@ async fn unit_failed(
     let how = match outcome {
         JobOutcome::Done => "its job ended well".to_owned(),
         JobOutcome::Failed(result) => format!("its job ended with {result:?}"),
-        JobOutcome::TimedOut => format!("its job took longer than {} s", JOB_TIMEOUT.as_secs()),
+        JobOutcome::TimedOut => "its job took too long".to_owned(),
     };
     let mut message = format!("{unit} {what}: {how}, its state is {}", describe(state));
     message.push_str(&quoted_log(systemd, unit).await);

@@ -1,10 +1,13 @@
 use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::service::UnitEffect;
+use apt_ostree_proto::strategy::Strategy;
 
 use super::super::restore::{restore, stop_started};
 use super::*;
 use crate::context::Reporter;
 use crate::sim::{Behaviour, Faults, SimFault, SimSystemd, SimUnit};
+
+const DWELL: Duration = Duration::from_secs(5);
 
 fn unit(name: &str) -> UnitName {
     UnitName::parse(name).unwrap()
@@ -23,12 +26,8 @@ fn context() -> StepContext {
 }
 
 fn plan(effects: &[(&str, UnitAction)], followers: &[&str]) -> ServicePlan {
-    let effect = |(name, action): &(&str, UnitAction)| UnitEffect {
-        unit: unit(name),
-        action: *action,
-        reasons: Vec::new(),
-        left_because: None,
-    };
+    let effect =
+        |(name, action): &(&str, UnitAction)| UnitEffect::new(unit(name), *action, Vec::new());
     ServicePlan {
         effects: effects.iter().map(effect).collect(),
         followers: units(followers),
@@ -74,7 +73,7 @@ fn calls(systemd: &SimSystemd) -> String {
 async fn a_unit_that_its_requirement_took_along_is_not_restarted_again() {
     let systemd = host();
     let plan = plan(&[("a.service", UnitAction::Restart), ("b.service", UnitAction::Restart)], &[]);
-    let up = start(&systemd, &plan, &context()).await.unwrap();
+    let up = start(&systemd, &plan, DWELL, &context()).await.unwrap();
     assert_eq!(up, units(&["a.service", "b.service"]));
     assert_eq!(calls(&systemd), "restart b.service, start a.service");
 }
@@ -86,7 +85,7 @@ async fn what_is_stopped_for_the_switch_comes_back_with_its_followers() {
     stop(&systemd, &plan, &context()).await.unwrap();
     assert_eq!(systemd.snapshot()[&unit("a.service")].active, "inactive");
     systemd.set_tree(1);
-    start(&systemd, &plan, &context()).await.unwrap();
+    start(&systemd, &plan, DWELL, &context()).await.unwrap();
     for name in ["a.service", "b.service"] {
         assert_eq!(systemd.snapshot()[&unit(name)].runs_tree, Some(1), "{name}");
     }
@@ -99,7 +98,7 @@ async fn a_lone_start_starts_only_what_is_enabled() {
     systemd.define(&unit("disabled.service"), disabled);
     let plan =
         plan(&[("off.service", UnitAction::Start), ("disabled.service", UnitAction::Start)], &[]);
-    let up = start(&systemd, &plan, &context()).await.unwrap();
+    let up = start(&systemd, &plan, DWELL, &context()).await.unwrap();
     assert_eq!(up, units(&["off.service"]));
 }
 
@@ -113,7 +112,7 @@ async fn independent_units_start_side_by_side() {
     }
     let effects: Vec<_> = names.iter().map(|name| (name.as_str(), UnitAction::Start)).collect();
     let began = tokio::time::Instant::now();
-    start(&systemd, &plan(&effects, &[]), &context()).await.unwrap();
+    start(&systemd, &plan(&effects, &[]), DWELL, &context()).await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(10));
 }
 
@@ -129,7 +128,7 @@ async fn a_socket_restarts_around_its_service() {
         systemd.boot(&unit(name));
     }
     let plan = plan(&[("a.service", UnitAction::Restart), ("a.socket", UnitAction::Restart)], &[]);
-    start(&systemd, &plan, &context()).await.unwrap();
+    start(&systemd, &plan, DWELL, &context()).await.unwrap();
     assert_eq!(calls(&systemd), "stop a.service, restart a.socket, start a.service");
 }
 
@@ -139,7 +138,7 @@ async fn a_failed_start_names_the_unit_its_result_and_its_log() {
     let fails = Behaviour { start_fails: Some("exit-code".to_owned()), ..Behaviour::default() };
     systemd.define(&unit("x.service"), behaving(fails));
     let plan = plan(&[("x.service", UnitAction::Restart)], &[]);
-    let failure = start(&systemd, &plan, &context()).await.unwrap_err();
+    let failure = start(&systemd, &plan, DWELL, &context()).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::UnitFailed);
     for part in ["x.service", "exit-code", "simulated log"] {
         assert!(failure.message.contains(part), "{}", failure.message);
@@ -156,7 +155,7 @@ async fn a_stop_that_hangs_ends_after_its_time() {
     let plan = plan(&[("x.service", UnitAction::Stop)], &[]);
     let failure = stop(&systemd, &plan, &context()).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::UnitFailed);
-    assert_eq!(began.elapsed(), JOB_TIMEOUT);
+    assert_eq!(began.elapsed(), Duration::from_secs(200));
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,7 +172,7 @@ async fn a_cancel_is_heard_while_a_job_runs() {
         cancel.cancel();
     };
     let plan = plan(&[("x.service", UnitAction::Start)], &[]);
-    let (result, ()) = tokio::join!(start(&systemd, &plan, &context), trip);
+    let (result, ()) = tokio::join!(start(&systemd, &plan, DWELL, &context), trip);
     assert_eq!(result.unwrap_err().code, ErrorCode::Cancelled);
 }
 
@@ -205,17 +204,17 @@ async fn restoring_brings_the_world_back_after_any_fault() {
                 stop(&systemd, &plan, &context()).await?;
                 systemd.set_tree(1);
                 systemd.reload_managers().await?;
-                start(&systemd, &plan, &context()).await
+                start(&systemd, &plan, DWELL, &context()).await
             };
             let result = tokio::time::timeout(Duration::from_secs(1000), way).await;
             let went_wrong = !matches!(result, Ok(Ok(_)));
             faults_met += usize::from(went_wrong);
             systemd.set_faults(Faults::default());
-            stop_started(&systemd, &before, &plan.touched(), &context()).await.unwrap();
+            stop_started(&systemd, &before, &plan, &context()).await.unwrap();
             systemd.set_tree(0);
             systemd.reload_managers().await.unwrap();
             for round in 0..2 {
-                restore(&systemd, &before, &plan.touched(), &context()).await.unwrap();
+                restore(&systemd, &before, &plan, &context()).await.unwrap();
                 assert_eq!(systemd.snapshot(), world, "{fault:?} at {position}, round {round}");
             }
             if !went_wrong && position > 60 {
@@ -229,22 +228,78 @@ async fn restoring_brings_the_world_back_after_any_fault() {
 #[tokio::test(start_paused = true)]
 async fn restoring_leaves_a_unit_alone_that_nobody_restarted() {
     let systemd = host();
-    let touched = units(&["a.service", "b.service"]);
-    let before = systemd.states(&touched).await.unwrap();
-    restore(&systemd, &before, &touched, &context()).await.unwrap();
+    let plan = plan(&[("a.service", UnitAction::Restart), ("b.service", UnitAction::Restart)], &[]);
+    let before = systemd.states(&plan.touched()).await.unwrap();
+    restore(&systemd, &before, &plan, &context()).await.unwrap();
     assert_eq!(calls(&systemd), "");
 }
 
 #[tokio::test(start_paused = true)]
 async fn restoring_goes_on_past_a_unit_that_does_not_come_back() {
     let systemd = host();
-    let touched = units(&["a.service", "off.service", "b.service"]);
-    let before = systemd.states(&touched).await.unwrap();
-    systemd.stop(&unit("b.service"), JOB_TIMEOUT).await.unwrap();
+    let restarts =
+        ["a.service", "off.service", "b.service"].map(|name| (name, UnitAction::Restart));
+    let plan = plan(&restarts, &[]);
+    let before = systemd.states(&plan.touched()).await.unwrap();
+    systemd.stop(&unit("b.service"), DWELL).await.unwrap();
     let fails = Behaviour { start_fails: Some("exit-code".to_owned()), ..Behaviour::default() };
     systemd.define(&unit("b.service"), behaving(fails));
     systemd.define(&unit("a.service"), SimUnit::default());
-    let failure = restore(&systemd, &before, &touched, &context()).await.unwrap_err();
+    let failure = restore(&systemd, &before, &plan, &context()).await.unwrap_err();
     assert!(failure.message.contains("b.service"), "{}", failure.message);
     assert!(systemd.snapshot()[&unit("a.service")].runs_tree.is_some());
+}
+
+/// Five instances of a template that run and are to be restarted one by one.
+fn rolling() -> (SimSystemd, ServicePlan) {
+    let systemd = SimSystemd::new();
+    let names: Vec<String> = (1..=5).map(|number| format!("web@{number}.service")).collect();
+    for name in &names {
+        systemd.define(&unit(name), SimUnit::default());
+        systemd.boot(&unit(name));
+    }
+    let effects: Vec<_> = names.iter().map(|name| (name.as_str(), UnitAction::Restart)).collect();
+    let mut plan = plan(&effects, &[]);
+    for effect in &mut plan.effects {
+        effect.group = Some("web@".to_owned());
+    }
+    systemd.set_tree(1);
+    (systemd, plan)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_group_restarts_one_by_one_each_once_the_one_before_has_kept_up() {
+    let (systemd, plan) = rolling();
+    let begun = Instant::now();
+    let up = start(&systemd, &plan, DWELL, &context()).await.unwrap();
+    assert_eq!(up, plan.touched());
+    assert!(begun.elapsed() >= 5 * DWELL, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_group_stops_at_the_first_that_does_not_keep_up() {
+    let (systemd, plan) = rolling();
+    let dies = Behaviour { dies_after: Some(Duration::from_secs(2)), ..Behaviour::default() };
+    systemd.define_in(1, &unit("web@3.service"), Some(behaving(dies)));
+    systemd.reload_managers().await.unwrap();
+    let failure = start(&systemd, &plan, DWELL, &context()).await.unwrap_err();
+    assert!(failure.message.contains("web@3.service did not stay up"), "{}", failure.message);
+    for (number, tree) in [(1, Some(1)), (2, Some(1)), (3, None), (4, Some(0)), (5, Some(0))] {
+        let found = systemd.snapshot()[&unit(&format!("web@{number}.service"))].runs_tree;
+        assert_eq!(found, tree, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_restart_takes_as_long_as_the_unit_needs() {
+    for (strategy, stops) in [(Strategy::Automatic, false), (Strategy::Graceful, true)] {
+        let systemd = SimSystemd::new();
+        let slow = Behaviour { start_takes: Duration::from_secs(400), ..Behaviour::default() };
+        systemd.define(&unit("slow.service"), behaving(slow));
+        systemd.boot(&unit("slow.service"));
+        let mut plan = plan(&[("slow.service", UnitAction::Restart)], &[]);
+        plan.effects[0].strategy = strategy;
+        let started = start(&systemd, &plan, DWELL, &context()).await;
+        assert_eq!(started.is_ok(), stops, "{strategy:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::UnitState;
+use apt_ostree_proto::service::{UnitAction, UnitState};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ pub struct SimSystemd {
     faults: RefCell<Faults>,
     world: RefCell<World>,
     holds_shutdown: Cell<bool>,
+    forbidden: RefCell<BTreeSet<UnitName>>,
 }
 
 /// A simulated unit file with what the unit does when it runs.
@@ -115,6 +116,11 @@ impl SimSystemd {
     /// Whether a shutdown of the host is held up.
     pub fn holds_shutdown(&self) -> bool {
         self.holds_shutdown.get()
+    }
+
+    /// Has the host's policy forbid to touch a unit.
+    pub fn forbid(&self, unit: &UnitName) {
+        self.forbidden.borrow_mut().insert(unit.clone());
     }
 
     /// Sets which calls go wrong.
@@ -347,6 +353,18 @@ impl Systemd for SimSystemd {
         let effect =
             async { Ok(units.iter().map(|unit| (unit.clone(), self.state_now(unit))).collect()) };
         self.around("systemd.states", effect).await
+    }
+
+    async fn forbidden_by_policy(
+        &self,
+        units: &[(UnitName, UnitAction)],
+    ) -> PortResult<BTreeMap<UnitName, String>> {
+        let effect = async {
+            let forbidden = self.forbidden.borrow();
+            let named = units.iter().filter(|(unit, _)| forbidden.contains(unit));
+            Ok(named.map(|(unit, _)| (unit.clone(), "forbidden".to_owned())).collect())
+        };
+        self.around("systemd.forbidden_by_policy", effect).await
     }
 
     async fn is_stopping(&self) -> PortResult<bool> {

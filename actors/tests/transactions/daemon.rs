@@ -14,6 +14,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::{Journal, Surroundings};
+use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::record::HistoryRecord;
@@ -223,7 +224,7 @@ pub(crate) fn settings(state: &Path) -> Settings {
         confirm_timeout: None,
         keep_updates: 3,
         keep_bytes: None,
-        never_restart: Vec::new(),
+        strategies: Strategies::default(),
     }
 }
 

@@ -36,6 +36,8 @@ fn unit_with(text: &str) -> Value {
             Reason::OldCode { pid: 7, path: text.into() },
         ],
         left_because: Some(text.to_owned()),
+        strategy: Strategy::Defer,
+        group: Some(text.to_owned()),
     };
     serde_json::to_value(effect).unwrap()
 }

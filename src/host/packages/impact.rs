@@ -69,16 +69,13 @@ pub(super) fn units(
     for (unit, (package, is_removal)) in services {
         let action = if is_removal { UnitAction::Stop } else { UnitAction::Restart };
         let reasons = vec![Reason::Package { package }];
-        effects.insert(unit.clone(), UnitEffect { unit, action, reasons, left_because: None });
+        effects.insert(unit.clone(), UnitEffect::new(unit, action, reasons));
     }
     for used in uses {
         let Some(unit) = used.unit.filter(|unit| unit.kind() == "service") else { continue };
-        let effect = effects.entry(unit.clone()).or_insert_with(|| UnitEffect {
-            unit,
-            action: UnitAction::Restart,
-            reasons: Vec::new(),
-            left_because: None,
-        });
+        let effect = effects
+            .entry(unit.clone())
+            .or_insert_with(|| UnitEffect::new(unit, UnitAction::Restart, Vec::new()));
         let of_process =
             |reason: &&Reason| matches!(reason, Reason::OldCode { pid, .. } if *pid == used.pid);
         if effect.reasons.iter().filter(of_process).count() < MOST_FILES {

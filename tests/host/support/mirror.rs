@@ -117,6 +117,12 @@ impl Repository {
         Self::default().with(built(&format!("hello-svc/hello-svc_{version}_")))
     }
 
+    /// The package of the workers in this version: see `workers/build.sh`.
+    pub(crate) fn worker_package(version: u32) -> PathBuf {
+        run_script("workers/build.sh", [""; 0], &[]);
+        built(&format!("workers/workers_{version}_"))
+    }
+
     /// A package that must be refused, by what is wrong with it: see `broken/build.sh`.
     pub(crate) fn broken(reason: &str) -> Self {
         run_script("broken/build.sh", [""; 0], &[]);
