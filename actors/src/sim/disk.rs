@@ -1,3 +1,6 @@
+mod files;
+mod look;
+mod mounts;
 mod state;
 
 pub use state::{DiskState, SIM_TREE_BYTES};
@@ -6,7 +9,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use apt_ostree_proto::difference::{Change, ChangedFile, Counts, TreeDifference};
 use apt_ostree_proto::point::KeptUpdate;
@@ -16,12 +18,9 @@ use async_trait::async_trait;
 use super::{Faults, SimSystemd};
 use crate::context::StepContext;
 use crate::port::{
-    CommittedTree, Delta, DeltaEntry, DeltaSource, FileIdentity, Files, HostTree, Mounts,
-    Placement, PortResult, ReplacedFile, Retention, Tree, TreeComparison, TreeIdentity, TreeLook,
-    TreeMetadata, UsrLook, UsrMount,
+    CommittedTree, DeltaEntry, FileIdentity, HostTree, Placement, PortResult, ReplacedFile,
+    Retention, Tree, TreeComparison, TreeIdentity, TreeLook, TreeMetadata,
 };
-
-mod look;
 
 /// A simulated disk: trees, deployments, mounts on `/usr`, `/etc` and `/var`. It stands for three
 /// ports, because what is mounted and what is deployed are told from one another by them all.
@@ -54,6 +53,7 @@ impl SimDisk {
         let state = DiskState {
             booted: booted.clone(),
             mounted: Vec::new(),
+            collapsed: false,
             deployed: vec![booted],
             staged: None,
             prepared: BTreeSet::new(),
@@ -63,6 +63,7 @@ impl SimDisk {
             points: BTreeMap::new(),
             kept_files: BTreeSet::new(),
             guards: BTreeSet::new(),
+            pins: BTreeSet::new(),
             files: BTreeMap::from([(conf, sim_file(1))]),
             writable: false,
             lost_refs: BTreeSet::new(),
@@ -114,7 +115,9 @@ impl SimDisk {
         self.boots.set(self.boots.get() + 1);
         let mut state = self.state.borrow_mut();
         state.mounted.clear();
+        state.collapsed = false;
         state.guards.clear();
+        state.pins.clear();
         if let Some(staged) = state.staged.take() {
             state.deployed.retain(|commit| *commit != staged);
             state.deployed.insert(0, staged);
@@ -206,7 +209,7 @@ impl Tree for SimDisk {
                 os_name: "debian".to_owned(),
                 booted: state.booted.clone(),
                 running,
-                next: state.staged.as_ref().unwrap_or(&state.deployed[0]).clone(),
+                next: state.next().clone(),
                 foreign_pending: false,
             })
         })
@@ -284,13 +287,15 @@ impl Tree for SimDisk {
         self.call("tree.deploy", |state| {
             state.deployed.retain(|deployed| deployed != commit);
             state.deployed.insert(0, commit.clone());
+            // A new list of deployments is one without what was staged.
+            state.staged = None;
             Ok(())
         })
         .await
     }
 
     async fn is_deployed(&self, commit: &CommitId) -> PortResult<bool> {
-        self.call("tree.is_deployed", |state| Ok(state.deployed.first() == Some(commit))).await
+        self.call("tree.is_deployed", |state| Ok(state.next() == commit)).await
     }
 
     async fn undeploy(&self, commit: &CommitId) -> PortResult<()> {
@@ -304,7 +309,10 @@ impl Tree for SimDisk {
 
     async fn stage_deployment(&self, commit: &CommitId, _: &StepContext) -> PortResult<()> {
         self.call("tree.stage_deployment", |state| {
-            state.staged = Some(commit.clone());
+            // The booted deployment has the live /etc itself.
+            if *commit != state.booted {
+                state.staged = Some(commit.clone());
+            }
             Ok(())
         })
         .await
@@ -385,191 +393,4 @@ impl Tree for SimDisk {
         })
         .await
     }
-}
-
-#[async_trait(?Send)]
-impl Mounts for SimDisk {
-    async fn stack(&self) -> PortResult<Vec<UsrMount>> {
-        self.call("mounts.stack", |state| {
-            let made_by = |commit| {
-                state.checkouts.iter().rev().find(|(_, made)| *made == commit).map(|(id, _)| *id)
-            };
-            let mounts = state.mounted.iter().map(|commit| UsrMount {
-                root: format!("/ostree/live/{commit}/usr").into(),
-                file_system: "ext4".to_owned(),
-                device: 1,
-                transaction: made_by(commit),
-            });
-            Ok(mounts.collect())
-        })
-        .await
-    }
-
-    async fn prepare(&self, transaction: TransactionId, _: &TreeIdentity) -> PortResult<()> {
-        self.call("mounts.prepare", |state| {
-            state.guards.insert(transaction);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn switch(&self, tree: &TreeIdentity) -> PortResult<()> {
-        let commit = commit_of(tree);
-        let switched = self
-            .call("mounts.switch", |state| {
-                if state.mounted.last() != Some(&commit) {
-                    state.mounted.push(commit);
-                }
-                Ok(())
-            })
-            .await;
-        self.remount();
-        switched
-    }
-
-    async fn unswitch(&self, tree: &TreeIdentity) -> PortResult<()> {
-        let commit = commit_of(tree);
-        let unswitched = self
-            .call("mounts.unswitch", |state| {
-                if state.mounted.last() == Some(&commit) {
-                    state.mounted.pop();
-                }
-                Ok(())
-            })
-            .await;
-        self.remount();
-        unswitched
-    }
-
-    async fn guard_until(
-        &self,
-        transaction: TransactionId,
-        _: &TreeIdentity,
-        _: Duration,
-    ) -> PortResult<()> {
-        self.call("mounts.guard_until", |state| {
-            state.guards.insert(transaction);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn stand_down(&self, transaction: TransactionId) -> PortResult<()> {
-        self.call("mounts.stand_down", |state| {
-            state.guards.remove(&transaction);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn abandon(&self, transaction: TransactionId) -> PortResult<()> {
-        self.call("mounts.abandon", |state| {
-            state.guards.remove(&transaction);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn collapse(&self, _: TransactionId) -> PortResult<()> {
-        self.call("mounts.collapse", |state| {
-            let covered = state.mounted.len().saturating_sub(1);
-            state.mounted.drain(..covered);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn look(&self) -> PortResult<UsrLook> {
-        self.call("mounts.look", |state| Ok(look::usr(state))).await
-    }
-
-    async fn protect(&self) -> PortResult<()> {
-        self.call("mounts.protect", |state| {
-            state.writable = false;
-            Ok(())
-        })
-        .await
-    }
-}
-
-#[async_trait(?Send)]
-impl Files for SimDisk {
-    async fn prepare(&self, source: &DeltaSource, context: &StepContext) -> PortResult<Delta> {
-        let entries = match source {
-            DeltaSource::Stage => self.delta.borrow().clone(),
-            DeltaSource::Trees { .. } => Vec::new(),
-            DeltaSource::Reverse { deltas } => deltas.iter().flat_map(reversed).collect(),
-        };
-        let transaction = context.transaction;
-        let live_data = match source {
-            DeltaSource::Stage => self.live_data.borrow().clone(),
-            DeltaSource::Trees { .. } | DeltaSource::Reverse { .. } => Vec::new(),
-        };
-        self.call("files.prepare", |state| {
-            if let DeltaSource::Reverse { deltas } = source {
-                deltas.iter().try_for_each(|delta| state.require_files(delta))?;
-            }
-            state.kept_files.insert(transaction);
-            Ok(Delta { transaction, entries, kept: Vec::new(), live_data })
-        })
-        .await
-    }
-
-    async fn apply(&self, delta: &Delta) -> PortResult<Vec<String>> {
-        self.call("files.apply", |state| Ok(exchange(state, delta.entries.iter().cloned()))).await
-    }
-
-    async fn revert(&self, delta: &Delta) -> PortResult<Vec<String>> {
-        self.call("files.revert", |state| Ok(exchange(state, reversed(delta)))).await
-    }
-
-    async fn append_logs(&self, _: TransactionId) -> PortResult<()> {
-        self.call("files.append_logs", |_| Ok(())).await
-    }
-
-    async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
-        self.call("files.discard", |state| {
-            state.kept_files.remove(&transaction);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>> {
-        self.call("files.identify", |state| {
-            let file = |path: &PathBuf| state.files.get(&(Placement::Etc, path.clone())).cloned();
-            Ok(paths.iter().map(file).collect())
-        })
-        .await
-    }
-}
-
-fn reversed(delta: &Delta) -> impl Iterator<Item = DeltaEntry> + use<> {
-    let mut entries = delta.entries.clone();
-    entries.reverse();
-    entries.into_iter().map(|mut entry| {
-        std::mem::swap(&mut entry.before, &mut entry.after);
-        entry
-    })
-}
-
-/// Exchanges file by file; answers what is neither in the state before nor in the one after.
-fn exchange(state: &mut DiskState, entries: impl Iterator<Item = DeltaEntry>) -> Vec<String> {
-    let mut kept = Vec::new();
-    for DeltaEntry { place, path, before, after } in entries {
-        let key = (place, path);
-        let live = state.files.get(&key).cloned();
-        if live == after {
-            continue;
-        }
-        if live != before {
-            kept.push(format!("{} was edited since", key.1.display()));
-            continue;
-        }
-        match after {
-            Some(after) => drop(state.files.insert(key, after)),
-            None => drop(state.files.remove(&key)),
-        }
-    }
-    kept
 }

@@ -20,11 +20,11 @@ pub(super) fn usr(state: &DiskState) -> UsrLook {
             |(id, _)| LayerOwner::Live(*id),
         )
     });
-    let mut layers: Vec<UsrLayer> = live.map(layer).collect();
-    if layers.is_empty() {
-        layers.push(layer(LayerOwner::Deployment));
+    let own = (!state.collapsed).then_some(LayerOwner::Deployment);
+    UsrLook {
+        layers: own.into_iter().chain(live).map(layer).collect(),
+        helpers: state.guards.union(&state.pins).copied().collect(),
     }
-    UsrLook { layers, helpers: state.guards.clone() }
 }
 
 /// What trees there are.

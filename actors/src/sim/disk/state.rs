@@ -14,6 +14,8 @@ pub struct DiskState {
     pub booted: CommitId,
     /// What is mounted on `/usr` above the booted tree, the top one last.
     pub mounted: Vec<CommitId>,
+    /// Whether the booted deployment's own mount is gone from below them.
+    pub collapsed: bool,
     /// The commits that are deployed, the next boot's first.
     pub deployed: Vec<CommitId>,
     /// The deployment that is staged.
@@ -32,6 +34,8 @@ pub struct DiskState {
     pub kept_files: BTreeSet<TransactionId>,
     /// Transactions with a rescue guard.
     pub guards: BTreeSet<TransactionId>,
+    /// Transactions with a pinned mount namespace.
+    pub pins: BTreeSet<TransactionId>,
     /// Files below `/etc` and `/var`.
     pub files: BTreeMap<(Placement, PathBuf), FileIdentity>,
     /// Whether somebody made `/usr` writable.
@@ -46,6 +50,11 @@ pub struct DiskState {
 pub const SIM_TREE_BYTES: u64 = 1_000;
 
 impl DiskState {
+    /// The commit that boots next.
+    pub(super) fn next(&self) -> &CommitId {
+        self.staged.as_ref().unwrap_or(&self.deployed[0])
+    }
+
     /// Of the deployments stay what boots next, what is booted, and the way back from that.
     pub(super) fn drop_old_deployments(&mut self) {
         let booted = self.deployed.iter().position(|commit| *commit == self.booted);
