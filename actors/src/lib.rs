@@ -10,6 +10,7 @@
 pub mod blocking;
 pub mod clock;
 pub mod context;
+pub mod contract;
 pub mod coordinator;
 pub mod difference;
 pub mod download;

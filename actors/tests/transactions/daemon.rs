@@ -14,6 +14,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::{Journal, Surroundings};
+use apt_ostree_actors::port::Host;
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
 use apt_ostree_proto::event::Event;
@@ -62,19 +63,32 @@ impl Daemon {
     }
 
     pub(crate) async fn start_with(host: &SimHost, state: &Path, settings: Settings) -> Self {
-        let daemon = Self::launch(host, state, settings, Faults::default());
+        let daemon = Self::launch(&host.ports(), host, state, settings, Faults::default());
+        daemon.coordinator.send(Recover).await.unwrap().unwrap();
+        daemon
+    }
+
+    /// One that reaches the host by other ports than the host's own.
+    pub(crate) async fn start_on(ports: &Host, host: &SimHost, state: &Path) -> Self {
+        let daemon = Self::launch(ports, host, state, settings(state), Faults::default());
         daemon.coordinator.send(Recover).await.unwrap().unwrap();
         daemon
     }
 
     /// A daemon that has not recovered yet, with these faults of its journal.
-    fn launch(host: &SimHost, state: &Path, settings: Settings, journal_faults: Faults) -> Self {
+    fn launch(
+        ports: &Host,
+        host: &SimHost,
+        state: &Path,
+        settings: Settings,
+        journal_faults: Faults,
+    ) -> Self {
         let (publish, events) = Publisher::channel();
         let death = Rc::new(Death::default());
         let dying = Rc::clone(&death);
         let journal = SharedJournal::new(Journal::open_on(state, &surroundings(host)).unwrap());
         let environment = Environment {
-            host: host.ports(),
+            host: ports.clone(),
             journal: journal.disturbed_by(journal_faults),
             boot: Some(host.boot()),
             clock: host.clock(),
@@ -140,21 +154,26 @@ impl Daemon {
 
     /// Recovers, then begins `request` if nothing was begun before, and confirms it where `confirm` says
     /// so; `None` when the daemon dies of it.
-    async fn live(&mut self, request: &BeginTransaction, confirm: bool) -> Option<HistoryRecord> {
+    async fn live(
+        &mut self,
+        id: TransactionId,
+        request: &BeginTransaction,
+        confirm: bool,
+    ) -> Option<HistoryRecord> {
         let death = Rc::clone(&self.death);
         let life = async {
             self.coordinator.send(Recover).await.unwrap().ok()?;
-            if let Ok((record, _)) = self.coordinator.send(ReadRecord(FIRST)).await.unwrap() {
+            if let Ok((record, _)) = self.coordinator.send(ReadRecord(id)).await.unwrap() {
                 return Some(record);
             }
-            if self.coordinator.send(WatchBegun(FIRST)).await.unwrap().is_none() {
+            if self.coordinator.send(WatchBegun(id)).await.unwrap().is_none() {
                 self.coordinator.send(request.clone()).await.unwrap().unwrap();
             }
-            if confirm && self.wait_or_end(FIRST).await {
+            if confirm && self.wait_or_end(id).await {
                 // It may be too late, and says so: what counts is how it ends.
                 drop(self.confirm().await);
             }
-            Some(self.end(FIRST).await)
+            Some(self.end(id).await)
         };
         tokio::select! {
             record = life => record.filter(|_| !death.is_dead.get()),
@@ -197,14 +216,27 @@ pub(crate) fn live_through_with(
     state: &Path,
     request: &BeginTransaction,
     confirm: bool,
+    faults: impl FnMut(usize) -> (Faults, Faults),
+) -> HistoryRecord {
+    live_through_on(&host.ports(), host, state, FIRST, request, confirm, faults)
+}
+
+/// The same by other ports than the host's own, for the transaction that will have this number.
+pub(crate) fn live_through_on(
+    ports: &Host,
+    host: &SimHost,
+    state: &Path,
+    id: TransactionId,
+    request: &BeginTransaction,
+    confirm: bool,
     mut faults: impl FnMut(usize) -> (Faults, Faults),
 ) -> HistoryRecord {
     for life in 0..MOST_LIVES {
-        let (ports, journal) = faults(life);
-        host.set_faults(&ports);
+        let (of_ports, of_journal) = faults(life);
+        host.set_faults(&of_ports);
         let record = in_system(async {
-            let mut daemon = Daemon::launch(host, state, settings(state), journal);
-            daemon.live(request, confirm).await
+            let mut daemon = Daemon::launch(ports, host, state, settings(state), of_journal);
+            daemon.live(id, request, confirm).await
         });
         if let Some(record) = record {
             return record;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test that calls it")]
 
 mod confirm;
+mod contract;
 mod daemon;
 mod faults;
 mod inspections;
