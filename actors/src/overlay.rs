@@ -333,7 +333,7 @@ impl Handler<DeployTree> for OverlayActor {
         Box::pin(async move {
             this.mounts.stand_down(request.context.transaction).await?;
             this.refuse_unless_on_top(&request.tree).await?;
-            this.tree.deploy(&request.tree.commit, &request.context).await
+            this.deploy(&request.tree.commit, &request.context).await
         })
     }
 }
@@ -404,6 +404,19 @@ impl OverlayActor {
             format!("the tree of {} is not on /usr any more", tree.commit.short()),
         )
         .with_hint("The rescue guard takes it off when the update takes too long: see the journal of apt-ostree-guard-*."))
+    }
+
+    /// The list of deployments decides, not what is said about it: where it was swapped already the
+    /// update is kept, and an undo would not know what had booted next before.
+    async fn deploy(&self, commit: &CommitId, context: &StepContext) -> PortResult<()> {
+        let Err(failure) = self.tree.deploy(commit, context).await else { return Ok(()) };
+        match self.tree.is_deployed(commit).await {
+            Ok(true) => {
+                tracing::warn!(%failure, "{} is deployed all the same", commit.short());
+                Ok(())
+            }
+            Ok(false) | Err(_) => Err(failure),
+        }
     }
 
     async fn finalize(&self, request: FinalizeTree) -> PortResult<Vec<KeptUpdate>> {

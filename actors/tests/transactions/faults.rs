@@ -6,12 +6,17 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use apt_ostree_actors::coordinator::RepairHost;
+use apt_ostree_actors::coordinator::{BeginTransaction, RepairHost};
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost};
+use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::{Target, UpdateRequest};
 use apt_ostree_proto::status::Outcome;
 
-use crate::daemon::{Daemon, FIRST, Golden, directory, golden, in_system, live_through};
+use crate::daemon::{
+    Daemon, FIRST, Golden, begin_upgrade, directory, golden, in_system, live_through,
+    live_through_on,
+};
 use crate::torture::note_torture;
 
 pub(crate) const EACH: [SimFault; 5] = [
@@ -86,6 +91,38 @@ fn whatever_one_call_of_a_port_does_the_host_ends_before_or_after() {
         }
     }
     note_torture("simulated-calls", golden.calls.len() * EACH.len(), 0, begun);
+}
+
+/// A host that has been updated once, and the request to undo that.
+fn updated() -> (SimHost, tempfile::TempDir, BeginTransaction) {
+    let (host, state) = (SimHost::booted(), directory());
+    let record = live_through(&host, state.path(), |_| Default::default());
+    assert_eq!(record.outcome, Outcome::Committed);
+    let request = UpdateRequest::new(Target::Before(FIRST));
+    (host, state, BeginTransaction { request, ..begin_upgrade() })
+}
+
+#[test]
+fn whatever_one_call_of_a_rollback_does_the_host_ends_before_or_after() {
+    const SECOND: TransactionId = TransactionId(2);
+    let live = |host: &SimHost, state: &Path, request: &BeginTransaction, ports: Faults| {
+        let faults = of_the_first(ports, Faults::default());
+        live_through_on(&host.ports(), host, state, SECOND, request, false, faults)
+    };
+    let (host, state, request) = updated();
+    let before = host.state();
+    let (recording, calls) = nth(usize::MAX - 1, SimFault::Hang);
+    assert_eq!(live(&host, state.path(), &request, recording).outcome, Outcome::Committed);
+    let golden = Golden { before, after: host.state(), calls: calls.borrow().clone() };
+    for (index, call) in golden.calls.iter().enumerate() {
+        for fault in EACH {
+            let (host, state, request) = updated();
+            let record = live(&host, state.path(), &request, nth(index, fault).0);
+            let what = format!("{fault:?} at call {index}, {call}");
+            assert_ne!(record.outcome, Outcome::Stuck, "{what}: {record:?}");
+            is_before_or_after(&golden, &host, state.path(), &record, &what);
+        }
+    }
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn a_host_in_order_has_no_drift_whatever_ran_on_it() {
         assert_clean(&daemon, "edited").await;
         host.disk.edit(Placement::Etc, "app.conf", sim_file(2));
         host.set_faults(&Faults::from_hook(|call| {
-            (call == "tree.deploy").then_some(SimFault::ErrorAfter)
+            (call == "tree.deploy").then_some(SimFault::ErrorBefore)
         }));
         assert_eq!(daemon.update().await.outcome, Outcome::RolledBack);
         host.set_faults(&Faults::default());
