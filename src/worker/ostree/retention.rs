@@ -62,7 +62,8 @@ fn held_otherwise(
     deployments: &[Deployment],
 ) -> Result<Vec<CommitId>, Failure> {
     let refs = refs(repo)?;
-    let foreign = refs.into_iter().filter(|(name, _)| !is_below(name, paths::OUR_REFS));
+    let is_foreign = |name: &str| !is_below(name, paths::OUR_REFS) && !is_of_deployment(name);
+    let foreign = refs.into_iter().filter(|(name, _)| is_foreign(name));
     let deployed = deployments
         .iter()
         .filter_map(|deployment| CommitId::parse(deployment.csum().as_str()).ok());
@@ -72,6 +73,13 @@ fn held_otherwise(
     held.sort();
     held.dedup();
     Ok(held)
+}
+
+/// `ostree/0/1/2`: libostree's own refs of the deployments, which are told by their list: that of a
+/// deployment that was dropped stays until libostree cleans up.
+fn is_of_deployment(name: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix("ostree/").is_some_and(|rest| rest.split('/').all(is_number))
 }
 
 /// Makes the refs be those of the kept updates and of the named points. A point whose commit is gone
@@ -124,4 +132,23 @@ fn set_ref(repo: &Repo, name: &str, commit: Option<&CommitId>) -> Result<(), Fai
     write().map_err(|error: ostree::glib::Error| {
         failed(ErrorCode::CommitFailed, &format!("the ref {name} cannot be written"), &error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refs_of_deployments_are_told_from_those_that_others_made() {
+        for (name, expected) in [
+            ("ostree/0/1/0", true),
+            ("ostree/1/0/12", true),
+            ("ostree/container/image/debian", false),
+            ("ostree/", false),
+            ("debian/0/1", false),
+            ("apt-ostree/live/7", false),
+        ] {
+            assert_eq!(is_of_deployment(name), expected, "{name}");
+        }
+    }
 }
