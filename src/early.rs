@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apt_ostree_actors::coordinator::leftovers;
+use apt_ostree_actors::coordinator::{left_out, leftovers};
 use apt_ostree_actors::journal::Journal;
-use apt_ostree_actors::port::PortResult;
+use apt_ostree_actors::port::{Delta, PortResult};
 use apt_ostree_actors::service::is_read_by_managers;
 use apt_ostree_proto::{ErrorCode, Failure};
 use tokio::process::Command;
@@ -28,8 +28,9 @@ pub const PREVIOUS: &str = "previous";
 /// Generators and all units are read again in far less.
 const LONGEST_RELOAD: Duration = Duration::from_secs(90);
 
-/// Puts back what an interrupted switch changed, and carries over what was edited in `/etc` after the
-/// booted deployment had been made. Idempotent: what fails is tried again at the next boot.
+/// Puts back what an interrupted switch changed, carries over what was edited in `/etc` after the booted
+/// deployment had been made, and takes back what updates changed in the `/etc` of an older deployment
+/// that somebody chose in the boot menu. Idempotent: what fails is tried again at the next boot.
 pub async fn put_in_order() -> Result<(), Failure> {
     let state = StateReader::default();
     let booted = state.booted(&state.mounts()?)?;
@@ -45,24 +46,61 @@ pub async fn put_in_order() -> Result<(), Failure> {
         );
         tell(&namespace::in_host(move || late.carry_over()).await?);
     }
-    if must_reload || is_merged {
+    let taken_back = take_back(&booted).await;
+    if must_reload || is_merged || *taken_back.as_ref().unwrap_or(&false) {
         reload().await?;
     }
-    put_back.map(drop)
+    put_back.and(taken_back).map(drop)
+}
+
+/// The journal, if there is one and it is this host's.
+fn own_journal() -> Result<Option<Journal>, Failure> {
+    let directory = Path::new(paths::STATE_DIRECTORY);
+    if !Journal::is_in(directory) {
+        return Ok(None);
+    }
+    let journal = Journal::open(directory)?;
+    if let Some(whose) = journal.whose(&surroundings::of_host()?)? {
+        tracing::error!("the journal is not this host's: {whose}; nothing is put back by it");
+        return Ok(None);
+    }
+    Ok(Some(journal))
+}
+
+/// An update is applied in the `/etc` of the deployment that is booted at the time: when that one is
+/// booted again instead of the one that the update led to, its `/etc` goes with its `/usr`. `/var` is
+/// that of all deployments and stays. Answers whether the service manager has read what was not to stay.
+async fn take_back(booted: &DeploymentPath) -> Result<bool, Failure> {
+    let Some(journal) = own_journal()? else { return Ok(false) };
+    let left_out = left_out(&journal, &booted.commit)?;
+    drop(journal);
+    let (Some((newest, _)), Some((oldest, _))) = (left_out.first(), left_out.last()) else {
+        return Ok(false);
+    };
+    tracing::warn!(
+        transaction = %newest,
+        "booted into the tree before transaction {oldest}: what came since is not in its /etc either"
+    );
+    let deltas: Vec<_> = left_out.into_iter().map(|(_, delta)| delta).collect();
+    let changed = deltas.iter().flat_map(Delta::changed_in_etc);
+    let is_read = changed.into_iter().any(|path| is_read_by_managers(&path));
+    let taken = namespace::in_host(move || FileTrees::new(Roots::of_host()?).take_back(&deltas));
+    match taken.await {
+        Ok(kept) => tell(&kept),
+        // It boots all the same, with an /etc that is newer than its /usr.
+        Err(failure) if failure.code == ErrorCode::NotFound => {
+            tracing::warn!("left as it is: {failure}");
+            return Ok(false);
+        }
+        Err(failure) => return Err(failure),
+    }
+    Ok(is_read)
 }
 
 /// Reverts the switches that are not kept, in the `/etc` that they were made in. Answers whether the
 /// service manager has read what was not to stay.
 async fn put_back(state: &StateReader, late: Option<&LateEdits>) -> Result<bool, Failure> {
-    let directory = Path::new(paths::STATE_DIRECTORY);
-    if !Journal::is_in(directory) {
-        return Ok(false);
-    }
-    let journal = Journal::open(directory)?;
-    if let Some(whose) = journal.whose(&surroundings::of_host()?)? {
-        tracing::error!("the journal is not this host's: {whose}; nothing is put back by it");
-        return Ok(false);
-    }
+    let Some(journal) = own_journal()? else { return Ok(false) };
     let leftovers = leftovers(&journal, host::boot_id().as_ref())?;
     drop(journal);
     let mut must_reload = false;

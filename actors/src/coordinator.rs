@@ -51,7 +51,7 @@ pub use read::{
     Annotate, DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
     WatchTransaction,
 };
-pub use recovery::{Leftover, leftovers};
+pub use recovery::{Leftover, left_out, leftovers};
 pub use settings::Settings;
 
 use crate::blocking::SharedJournal;

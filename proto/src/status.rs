@@ -176,6 +176,10 @@ pub struct HostState {
     /// A journal that could not be used, until `apt-ostree repair` goes on without it.
     #[serde(default)]
     pub lost: Option<LostJournal>,
+    /// Transactions that were kept and that the running tree lacks, newest first: somebody booted an
+    /// older entry of the boot menu.
+    #[serde(default)]
+    pub left_out: Vec<TransactionId>,
 }
 
 /// A journal that could not be used, and was begun anew.

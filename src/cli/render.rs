@@ -117,6 +117,12 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     writeln!(out, "running   {}{live}", state.running.short())?;
     let foreign = if state.foreign_pending { "  (deployed by another program)" } else { "" };
     writeln!(out, "next boot {}{foreign}", state.next.short())?;
+    if let Some(oldest) = state.left_out.last() {
+        writeln!(
+            out,
+            "          an older entry of the boot menu was booted: from before transaction {oldest}"
+        )?;
+    }
     match &state.transaction {
         Some(TransactionStatus { id, title, confirmation: Some(awaited), .. }) => {
             writeln!(out, "now       {id}: {}, waits for confirmation", one_line(title))?;

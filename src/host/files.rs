@@ -87,7 +87,7 @@ impl Files for HostFiles {
     }
 }
 
-/// Whose staging area [`FileTrees::carry_over`] uses: no transaction has this number.
+/// Whose staging area is used for what no transaction does: no transaction has this number.
 const CARRYING_OVER: TransactionId = TransactionId(0);
 
 /// The same on any directories, without entering a namespace.
@@ -113,7 +113,8 @@ impl FileTrees {
             DeltaSource::Stage => self.prepare_stage(transaction, cancel),
             DeltaSource::Trees { new_usr, .. } => self.prepare_trees(transaction, new_usr, cancel),
             DeltaSource::Reverse { deltas } => {
-                reverse::prepare(&self.roots, transaction, deltas, cancel)
+                let places = [Placement::Etc, Placement::Var];
+                reverse::prepare(&self.roots, transaction, deltas, &places, cancel)
             }
         }
     }
@@ -176,6 +177,21 @@ impl FileTrees {
         ))?;
         planner.etc(etc, &old, &new)?;
         let delta = planner.finish()?;
+        self.apply_at_once(delta)
+    }
+
+    /// Undoes in the live `/etc` what these transactions did there, newest first; what they displaced
+    /// stays kept. What was edited since is left alone and named in the answer. Idempotent.
+    pub fn take_back(&self, deltas: &[Delta]) -> PortResult<Vec<String>> {
+        self.discard(CARRYING_OVER)?;
+        let never = CancellationToken::new();
+        let places = [Placement::Etc];
+        let delta = reverse::prepare(&self.roots, CARRYING_OVER, deltas, &places, &never)?;
+        self.apply_at_once(delta)
+    }
+
+    /// Applies what no transaction keeps.
+    fn apply_at_once(&self, delta: Delta) -> PortResult<Vec<String>> {
         let mut kept = self.apply(&delta)?;
         kept.extend(delta.kept);
         self.discard(CARRYING_OVER)?;

@@ -9,6 +9,7 @@ mod faults;
 mod journals;
 mod kernel;
 mod named_points;
+mod older_entry;
 mod own_update;
 mod plan;
 mod points;

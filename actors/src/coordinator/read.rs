@@ -10,9 +10,9 @@ use apt_ostree_proto::status::{HostState, LostJournal, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use tokio::sync::watch;
 
-use super::Coordinator;
 use super::facts::Facts;
 use super::forward::ask;
+use super::{Coordinator, recovery};
 use crate::journal::Journal;
 use crate::overlay::DescribeHost;
 use crate::supervisor::GetWorkers;
@@ -60,14 +60,18 @@ impl Handler<DescribeState> for Coordinator {
                 Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
             })?;
             let host = ask(&workers.overlay, DescribeHost).await?;
-            let (last, stuck, lost, points, kept) = parts
+            let running = host.running.clone();
+            let (last, stuck, lost, points, kept, lacked) = parts
                 .journal
-                .with(|journal| {
+                .with(move |journal| {
                     let (stuck, lost) = (journal.stuck()?.is_some(), journal.loss()?);
                     let (points, kept) = (journal.points()?, journal.kept_updates()?);
-                    Ok((journal.history(1)?, stuck, lost, points, kept))
+                    let lacked = recovery::lacked_by(journal, &running)?;
+                    Ok((journal.history(1)?, stuck, lost, points, kept, lacked))
                 })
                 .await?;
+            // What is being done right now is no choice of anybody's.
+            let lacked = if transaction.is_some() { Vec::new() } else { lacked };
             let last = last.into_iter().next();
             let stuck = stuck || lost.as_ref().is_some_and(LostJournal::is_suspect);
             Ok(HostState {
@@ -82,6 +86,7 @@ impl Handler<DescribeState> for Coordinator {
                 last,
                 points,
                 kept,
+                left_out: lacked.into_iter().map(|record| record.id).collect(),
             })
         })
     }

@@ -7,6 +7,7 @@
 
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
+use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
@@ -14,7 +15,7 @@ use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
 use super::{Parts, deadline, inspect};
-use crate::journal::{Entry, Journal, Payload, Recorded};
+use crate::journal::{Entry, Journal, LONGEST_WAY_BACK, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::port::Delta;
 use crate::saga::{Abort, Legacy, Mark, is_past_pivot, legacy};
@@ -94,6 +95,39 @@ fn leftover(recorded: &Recorded) -> Option<Leftover> {
     let facts = Facts::of(&recorded.entries);
     let deploying = facts.deploying.filter(|_| was_deploying(&marks));
     Some(Leftover { id: recorded.id, deploying, delta: facts.committed?.delta })
+}
+
+/// The kept transactions that the tree of this commit lacks, newest first: it was the running one before
+/// the oldest of them. None where the newest of all led to it, or where it is not known. After a boot
+/// somebody has chosen an older entry of the boot menu then. Changes nothing.
+pub(super) fn lacked_by(
+    journal: &Journal,
+    commit: &CommitId,
+) -> Result<Vec<HistoryRecord>, Failure> {
+    let mut kept = journal.newest_kept(LONGEST_WAY_BACK)?;
+    let leads_to_it = |newest: &HistoryRecord| newest.commit.as_ref() == Some(commit);
+    let oldest = kept.iter().position(|record| record.base.as_ref() == Some(commit));
+    match oldest {
+        Some(oldest) if !kept.first().is_some_and(leads_to_it) => kept.truncate(oldest + 1),
+        _ => kept.clear(),
+    }
+    Ok(kept)
+}
+
+/// What the transactions that the booted tree lacks changed, newest first. Changes nothing.
+pub fn left_out(
+    journal: &Journal,
+    booted: &CommitId,
+) -> Result<Vec<(TransactionId, Delta)>, Failure> {
+    let mut left_out = Vec::new();
+    for record in lacked_by(journal, booted)? {
+        let recorded = journal.recorded(record.id)?;
+        let committed = recorded.and_then(|recorded| Facts::of(&recorded.entries).committed);
+        // What is not known any more cannot be taken back, nor what it was made on.
+        let Some(committed) = committed else { break };
+        left_out.push((record.id, committed.delta));
+    }
+    Ok(left_out)
 }
 
 /// Once its undo is done the steps before may be undone too, whatever boots next.

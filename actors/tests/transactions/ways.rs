@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use apt_ostree_actors::coordinator::{
-    BeginTransaction, CancelTransaction, NewestUpdate, Quiesce, ReadHistory, ReadPlan, ReadRecord,
-    RepairHost,
+    BeginTransaction, CancelTransaction, DescribeState, NewestUpdate, Quiesce, ReadHistory,
+    ReadPlan, ReadRecord, RepairHost,
 };
 use apt_ostree_actors::port::Placement;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, sim_file};
@@ -356,5 +356,30 @@ fn an_update_can_be_undone_after_any_number_of_checks_whose_plans_are_forgotten(
         let id = daemon.begin(Target::Before(update.id)).await;
         assert_eq!(daemon.end(id).await.outcome, Outcome::Committed);
         assert_eq!(host.state().disk.mounted.last(), Some(&before.disk.booted));
+    });
+}
+
+#[test]
+fn a_host_that_booted_an_older_entry_says_which_updates_it_lacks() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        let lacks = async |daemon: &Daemon| {
+            daemon.coordinator.send(DescribeState).await.unwrap().unwrap().left_out
+        };
+        let (first, second) = (daemon.update().await, daemon.update().await);
+        assert_eq!(lacks(&daemon).await, []);
+        host.disk.reboot();
+        assert_eq!(lacks(&daemon).await, []);
+        for (base, expected) in
+            [(&second.base, vec![second.id]), (&first.base, vec![second.id, first.id])]
+        {
+            let base = base.clone().unwrap();
+            host.disk.spoil(|disk| disk.booted = base);
+            assert_eq!(lacks(&daemon).await, expected);
+        }
+        // From the oldest one on, they are nobody's loss.
+        assert_eq!(daemon.update().await.outcome, Outcome::Committed);
+        assert_eq!(lacks(&daemon).await, []);
     });
 }

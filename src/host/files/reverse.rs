@@ -14,17 +14,19 @@ use super::root::{Root, identity_of_bytes, is_directory};
 use super::roots::Roots;
 use super::{exchange, failed, slots, users};
 
-/// Undoes `deltas`, newest first, as one new delta.
+/// Undoes what `deltas`, newest first, did in these places, as one new delta.
 pub(super) fn prepare(
     roots: &Roots,
     transaction: TransactionId,
     deltas: &[Delta],
+    places: &[Placement],
     cancel: &CancellationToken,
 ) -> PortResult<Delta> {
-    let areas = open_areas(roots, deltas)?;
+    let areas = open_areas(roots, deltas, places)?;
     let mut planner = Planner::new(roots, transaction, cancel)?;
     let mut databases = Vec::new();
-    for ((place, path), steps) in &steps(deltas) {
+    let steps = steps(deltas);
+    for ((place, path), steps) in steps.iter().filter(|((place, _), _)| places.contains(place)) {
         let (place, path) = (*place, path.as_path());
         if cancel.is_cancelled() {
             return Err(Failure::new(
@@ -149,10 +151,10 @@ fn owners_below(var: &Path, deltas: &Path, removed: &BTreeSet<PathBuf>) -> io::R
 /// Every transaction's slots.
 type Areas = BTreeMap<(TransactionId, Placement), Root>;
 
-fn open_areas(roots: &Roots, deltas: &[Delta]) -> PortResult<Areas> {
+fn open_areas(roots: &Roots, deltas: &[Delta], places: &[Placement]) -> PortResult<Areas> {
     let mut areas = Areas::new();
     for delta in deltas {
-        for place in [Placement::Etc, Placement::Var] {
+        for &place in places {
             if delta.entries.iter().any(|entry| entry.place == place) {
                 let area = Root::open(&roots.slots(place, delta.transaction)).map_err(|error| {
                     let what = format!(

@@ -29,11 +29,14 @@ mount_disk() {
     mount -o loop,rw "$run/disk.ext4" "$root"
 }
 
-# Sets `options` to the kernel command line of the deployment that a boot loader would start, and
+# Sets `options` to the kernel command line of the deployment that a boot loader would start, or of the
+# one that the run directory's boot-entry chooses, counted from the top of the menu, and
 # makes that deployment the root, with OSTree's own code for the initial RAM disk.
 prepare_deployment() {
-    local entry deployment loader
-    entry=$(find -L "$root/boot/loader/entries" -name '*.conf' | sort -V | tail -n 1)
+    local entry deployment loader place=1
+    # What somebody chose in the boot menu counts once.
+    [ ! -e "$run/boot-entry" ] || { place=$(cat "$run/boot-entry"); rm "$run/boot-entry"; }
+    entry=$(find -L "$root/boot/loader/entries" -name '*.conf' | sort -V | tail -n "$place" | head -n 1)
     options=$(sed -n 's/^options //p' "$entry")
     echo "$options" > /run/.cmdline
     mount --bind /run/.cmdline /proc/cmdline

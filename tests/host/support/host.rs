@@ -170,6 +170,13 @@ impl Host {
         self.wait_for_boot(boot);
     }
 
+    /// Reboots in order, into the entry of the boot menu in this place; the default is the first.
+    pub(crate) fn reboot_into(&self, place: u32) {
+        std::fs::write(self.run.join("boot-entry"), place.to_string())
+            .expect("the run directory is writable");
+        self.reboot();
+    }
+
     /// Takes the power away, so that what was not synced is lost, gives it back, and waits.
     pub(crate) fn power_cut(&self) {
         let boot = self.boots() + 1;
