@@ -26,7 +26,7 @@ deb: prerequisites
 	debian/build.sh
 
 # The host's image holds the package; its mirror's server is an example of this crate.
-build_image = cargo build --locked --quiet --example mirror \
+build_image = cargo build --locked --quiet --example mirror --example host-contract \
 	&& tests/host/image.sh > /dev/null && tests/host/upgrades.sh > /dev/null
 
 image: deb

@@ -13,6 +13,7 @@ mod older_entry;
 mod own_update;
 mod plan;
 mod points;
+mod port_contract;
 mod power_cut;
 mod rollback;
 mod soak;
