@@ -228,7 +228,7 @@ impl Drive {
                 let effects = DetermineEffects {
                     requests,
                     changed: tree.changed.clone(),
-                    etc_changed: delta.changed_in_etc(),
+                    etc_changed: changed_in_etc(&delta),
                     replaced: tree.replaced.clone(),
                     restart,
                     strategies,
@@ -393,10 +393,14 @@ fn refuse_live_data(delta: &Delta) -> Result<(), Failure> {
 }
 
 pub(super) fn changed_paths(usr: &[std::path::PathBuf], delta: &Delta) -> Vec<std::path::PathBuf> {
-    let usr = usr.iter().map(|path| std::path::Path::new("/usr").join(path));
-    let etc =
-        delta.changed_in_etc().into_iter().map(|path| std::path::Path::new("/etc").join(path));
-    usr.chain(etc).collect()
+    let usr = usr.iter().map(|path| std::path::Path::new("/").join(path));
+    usr.chain(changed_in_etc(delta)).collect()
+}
+
+/// The paths that change below `/etc`, absolute.
+pub(super) fn changed_in_etc(delta: &Delta) -> Vec<std::path::PathBuf> {
+    let below = delta.changed_in_etc().into_iter();
+    below.map(|path| std::path::Path::new("/etc").join(path)).collect()
 }
 
 fn missing(what: &str) -> Failure {

@@ -187,7 +187,7 @@ impl SimDisk {
             usr: TreeIdentity { path, device: 1, inode },
             commit,
             replaced: vec![replaced],
-            changed: vec!["lib/libapp.so".into()],
+            changed: vec!["usr/lib/libapp.so".into()],
         }
     }
 }
