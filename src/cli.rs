@@ -1,7 +1,7 @@
 //! The command line. Data goes to standard output; progress and diagnostics to standard error.
 //!
 //! Modules in reading order: [`arguments`] is what can be asked, `commands` what each command does,
-//! `points` what those of rollback points do, `inspection` those that look at the whole host, `follow`
+//! `points` what those of rollback points do, `outdated` what `services` does, `inspection` those that look at the whole host, `follow`
 //! waits for a transaction, `progress` draws it, `render` draws everything else, `terminal` prints it.
 
 mod arguments;
@@ -10,6 +10,7 @@ mod connect;
 mod exit;
 mod follow;
 mod inspection;
+mod outdated;
 mod points;
 mod progress;
 mod render;

@@ -104,6 +104,9 @@ pub struct Services {
     /// instances of a template, `db@.service`. They run on with the code that they have, are
     /// reported as left, and take the new code at the next boot.
     pub never_restart: Vec<UnitPattern>,
+    /// What units read besides what is known of them, by unit, template or pattern: absolute paths of
+    /// files, and of directories with all that is in them.
+    pub reads: BTreeMap<UnitPattern, Vec<PathBuf>>,
 }
 
 /// `[service."NAME"]`, where NAME is a unit, a template or a pattern; the most precise counts.
@@ -218,6 +221,10 @@ impl Config {
         }
         if !(1..=3 * 60 * 60).contains(&self.install.longest_seconds) {
             bail!("install.longest-seconds must be 1 to 10800");
+        }
+        if let Some(path) = self.services.reads.values().flatten().find(|path| !path.is_absolute())
+        {
+            bail!("services.reads must be absolute paths; \"{}\" is none", path.display());
         }
         if self.health.dwell_seconds > 3_600 {
             bail!("health.dwell-seconds must be at most 3600");
@@ -367,6 +374,8 @@ mod tests {
             "[",
             "[download]\nconnections = 0",
             "[download]\nstall-seconds = 0",
+            "[services.reads]\n\"a.service\" = [\"etc/a\"]",
+            "[services.reads]\nnginx = [\"/etc/a\"]",
             "[rollback]\nkeep-updates = 0",
             "[rollback]\nconfirm-timeout-seconds = 4",
             "[rollback]\nkeep-bytes = -1",

@@ -11,6 +11,7 @@ mod error;
 mod manager;
 mod objects;
 mod options;
+mod outdated;
 mod points;
 mod refusal;
 mod relay;

@@ -6,7 +6,7 @@
 //! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what
 //! a transaction knows and how far it is; `pump` and `told` write its two logs; `read` answers
 //! questions; `prune` forgets what is old; `retention` keeps what rollbacks need, `points` names it,
-//! `compare` tells states apart; `inspect` compares the host with its record and has it mended.
+//! `compare` tells states apart; `outdated` finds what runs old code, `restart` restarts it; `inspect` compares the host with its record and has it mended.
 
 mod compare;
 mod confirmation;
@@ -17,12 +17,14 @@ mod facts;
 mod forward;
 mod inspect;
 mod interruption;
+mod outdated;
 mod points;
 mod progress;
 mod prune;
 mod pump;
 mod read;
 mod recovery;
+mod restart;
 mod retention;
 mod settings;
 mod stale;
@@ -46,12 +48,14 @@ pub use compare::CompareStates;
 pub use confirmation::{ConfirmTransaction, EndWaiting};
 pub use environment::{Environment, LastResort, Publisher};
 pub use inspect::{InspectHost, MendHost};
+pub use outdated::FindOutdated;
 pub use points::{MOST_POINTS, NamePoint, RemovePoint, TargetOfPoint};
 pub use read::{
     Annotate, DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
     WatchTransaction,
 };
 pub use recovery::{Leftover, left_out, leftovers};
+pub use restart::RestartOutdated;
 pub use settings::Settings;
 
 use crate::blocking::SharedJournal;
@@ -86,6 +90,8 @@ pub struct Coordinator {
     inspecting: Rc<Cell<bool>>,
     /// Whether somebody mends it: nothing begins meanwhile.
     mending: Rc<Cell<bool>>,
+    /// Whether units are restarted outside of a transaction: the same.
+    restarting: Rc<Cell<bool>>,
     /// How many transactions began that change the host.
     begun_changes: Rc<Cell<u64>>,
 }
@@ -133,6 +139,7 @@ impl Coordinator {
             naming: false,
             inspecting: Rc::default(),
             mending: Rc::default(),
+            restarting: Rc::default(),
             begun_changes: Rc::default(),
         };
         coordinator.start()
@@ -187,6 +194,10 @@ impl Coordinator {
         }
         if self.mending.get() {
             return Err(Failure::new(ErrorCode::Busy, "the host is being repaired")
+                .with_hint("Try again when that has ended."));
+        }
+        if self.restarting.get() {
+            return Err(Failure::new(ErrorCode::Busy, "services are being restarted")
                 .with_hint("Try again when that has ended."));
         }
         if self.naming && !for_dry_run {

@@ -1,13 +1,16 @@
 //! The package actor: plans, and installation in the sandbox.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
 use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
 use apt_ostree_proto::request::{RestartPolicy, Selection};
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId};
+use apt_ostree_proto::{
+    CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId, UnitName,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -249,6 +252,20 @@ impl Handler<ComparePackages> for PackageActor {
         Box::pin(
             async move { packages.difference(&request.old, &request.new, &request.context).await },
         )
+    }
+}
+
+/// Request: the services of the packages that ship these files of `/etc`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<BTreeMap<PathBuf, Vec<UnitName>>>")]
+pub struct FindServicesWith(pub Vec<PathBuf>);
+
+impl Handler<FindServicesWith> for PackageActor {
+    type Result = ResponseFuture<PortResult<BTreeMap<PathBuf, Vec<UnitName>>>>;
+
+    fn handle(&mut self, request: FindServicesWith, _: &mut Self::Context) -> Self::Result {
+        let packages = Rc::clone(&self.packages);
+        Box::pin(async move { packages.services_with(&request.0).await })
     }
 }
 

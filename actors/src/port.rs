@@ -23,7 +23,7 @@ pub use files::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement};
 pub use http::{FetchError, FetchRequest, FetchResponse, Http};
 pub use mounts::{LayerOwner, Mounts, TreeIdentity, UsrLayer, UsrLook, UsrMount};
 pub use packages::{Impact, Packages, Resolution};
-pub use processes::{ProcessUse, Processes, ReplacedFile};
+pub use processes::{Manner, ProcessUse, Processes, ReplacedFile, Sighting, TreeChange};
 pub use retention::{Retention, Undoable};
 pub use sandbox::{InstallReport, Sandbox};
 pub use systemd::{JobOutcome, Systemd, UnitDependencies};

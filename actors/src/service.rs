@@ -3,10 +3,12 @@
 //! Architecture invariant: a unit is touched only when [`ServicePlan::touched`] names it, and only
 //! after its state was recorded, so that [`RestoreUnits`] can always put back what was done.
 
+mod configuration;
 mod decide;
 mod effects;
 mod manner;
 mod order;
+mod outdated;
 mod restore;
 mod run;
 mod scripts;
@@ -14,6 +16,7 @@ mod strategy;
 mod unit_files;
 
 pub(crate) use decide::predict;
+pub use outdated::FindOutdated;
 pub(crate) use run::{describe, quoted_log};
 pub use strategy::{Strategies, StrategyRule};
 pub(crate) use unit_files::Described;
@@ -24,9 +27,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use apt_ostree_proto::UnitName;
 use apt_ostree_proto::request::RestartPolicy;
 use apt_ostree_proto::service::{ScriptRequest, UnitAction, UnitEffect, UnitState};
+use apt_ostree_proto::{UnitName, UnitPattern};
 use serde::{Deserialize, Serialize};
 
 use crate::context::StepContext;
@@ -102,6 +105,10 @@ pub struct DetermineEffects {
     pub etc_changed: Vec<PathBuf>,
     /// Files that are replaced or removed.
     pub replaced: Vec<ReplacedFile>,
+    /// The services of the packages that ship changed files of `/etc`.
+    pub configured: BTreeMap<PathBuf, Vec<UnitName>>,
+    /// What units read besides, as the admin says: files, and directories of them.
+    pub reads: BTreeMap<UnitPattern, Vec<PathBuf>>,
     /// Which units to restart.
     pub restart: RestartPolicy,
     /// What the configuration says about units.
@@ -295,6 +302,31 @@ impl Handler<RestoreUnits> for ServiceActor {
             .await;
             systemd.allow_shutdown();
             result
+        })
+    }
+}
+
+/// Request: start the units again that ran and do not any more. Goes on past a unit that fails and then
+/// answers that failure. Idempotent; not cancellable.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct StartAgain {
+    /// The states that [`RecordStates`] read.
+    pub before: BTreeMap<UnitName, UnitState>,
+    /// The plan, whose units may have been touched.
+    pub plan: ServicePlan,
+    /// Where progress goes.
+    pub context: StepContext,
+}
+
+impl Handler<StartAgain> for ServiceActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: StartAgain, _: &mut Self::Context) -> Self::Result {
+        let systemd = Rc::clone(&self.systemd);
+        Box::pin(async move {
+            let StartAgain { before, plan, context } = request;
+            restore::start_again(systemd.as_ref(), &before, &plan, &context).await
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Ours: the download actor with the real http port.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use apt_ostree_actors::{Reporter, StepContext};
 use apt_ostree_proto::id::Architecture;
 use apt_ostree_proto::package::{Action, Origin, PackageChange, PackageFile, UpdateClass};
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, Sha256, TransactionId, Version};
+use apt_ostree_proto::{
+    CommitId, ErrorCode, Failure, PackageName, Sha256, TransactionId, UnitName, Version,
+};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +111,9 @@ impl Packages for NoApt {
         no_apt()
     }
     async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
+        no_apt()
+    }
+    async fn services_with(&self, _: &[PathBuf]) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>> {
         no_apt()
     }
     async fn fetch_through_apt(&self, _: &PackageChange, _: &StepContext) -> PortResult<()> {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod inspection;
+pub mod outdated;
 pub mod package;
 pub mod plan;
 pub mod point;

@@ -72,6 +72,14 @@ pub enum Reason {
         /// The file, as it was called when it was replaced.
         path: PathBuf,
     },
+    /// A process of its is an interpreter whose program, or a module that the program names, changed
+    /// since: what was read once is mapped nowhere.
+    Interpreted {
+        /// The process.
+        pid: u32,
+        /// The program or module.
+        path: PathBuf,
+    },
     /// It has a mount of its own below `/usr`, which a switch takes from it.
     OwnMount {
         /// Where that mount is.

@@ -178,6 +178,7 @@ fn settings(config: &Config) -> Settings {
         keep_updates: config.rollback.keep_updates,
         keep_bytes: config.rollback.keep_bytes,
         strategies: config.strategies(),
+        reads: config.services.reads.clone(),
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Command {
     Point(Point),
     /// Show what differs between two states: packages, files, units
     Diff(Diff),
+    /// Show what runs old code now, why, and what a restart would do
+    Services(Services),
     /// Cancel the running transaction
     Cancel,
     /// Keep the update that waits for its confirmation
@@ -172,6 +174,17 @@ pub struct Diff {
     /// The other
     #[arg(default_value = "running")]
     pub new: String,
+}
+
+/// `apt-ostree services`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Services {
+    /// Restart what can be restarted, and watch it; what is left alone stays as it is
+    #[arg(long, conflicts_with = "needrestart")]
+    pub restart: bool,
+    /// Print the lines of needrestart's batch mode, for monitoring plugins
+    #[arg(long)]
+    pub needrestart: bool,
 }
 
 /// `apt-ostree history`

@@ -15,7 +15,7 @@ use super::connect::{explain, manager, read};
 use super::follow::{Signals, Told, recorded, transaction};
 use super::progress::Display;
 use super::terminal::{self, one_line};
-use super::{exit, inspection, points, render};
+use super::{exit, inspection, outdated, points, render};
 
 /// Runs the command; answers the exit status.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -41,6 +41,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         }
         Command::Point(point) => points::point(global, point).await,
         Command::Diff(diff) => points::diff(global, diff).await,
+        Command::Services(asked) => outdated::services(global, asked).await,
         Command::Cancel => {
             let (_, manager) = manager().await?;
             manager.cancel().await.map_err(explain)?;

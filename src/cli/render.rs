@@ -4,7 +4,7 @@ mod history;
 mod points;
 
 use history::date;
-pub(super) use history::{finished, history};
+pub(super) use history::{Users, finished, history};
 pub(super) use points::{difference, point, points};
 
 use std::io::{self, IsTerminal as _, Write};
@@ -226,11 +226,11 @@ fn signed_bytes(bytes: i64) -> String {
     format!("{sign}{}", HumanBytes(bytes.unsigned_abs()))
 }
 
-fn section<T>(
+pub(super) fn section<T>(
     out: &mut dyn Write,
     title: &str,
     items: &[T],
-    line: impl Fn(&T) -> String,
+    mut line: impl FnMut(&T) -> String,
 ) -> io::Result<()> {
     if items.is_empty() {
         return Ok(());
@@ -260,7 +260,7 @@ fn changes(out: &mut dyn Write, changes: &[PackageChange]) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
-fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
+pub(super) fn units(out: &mut dyn Write, effects: &[UnitEffect]) -> io::Result<()> {
     section(out, "Units", effects, |effect| {
         let mut reasons = reasons(&effect.reasons);
         if reasons.len() > MOST_REASONS {
@@ -294,7 +294,7 @@ fn action(action: UnitAction) -> &'static str {
 }
 
 /// The reasons for people: a process that uses many replaced files is one reason.
-fn reasons(all: &[Reason]) -> Vec<String> {
+pub(super) fn reasons(all: &[Reason]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut processes: Vec<(u32, Vec<String>)> = Vec::new();
     for reason in all {
@@ -312,6 +312,9 @@ fn reasons(all: &[Reason]) -> Vec<String> {
                     Some((_, files)) => files.push(file),
                     None => processes.push((*pid, vec![file])),
                 }
+            }
+            Reason::Interpreted { pid, path } => {
+                lines.push(format!("process {pid} interprets {}", path.display()));
             }
             Reason::OwnMount { path } => {
                 lines.push(format!("has a mount of its own on {}", path.display()));

@@ -3,7 +3,7 @@
 use actix::Addr;
 use apt_ostree_actors::coordinator::{
     BeginTransaction, CancelTransaction, ConfirmTransaction, Coordinator, DescribeState, FindPlan,
-    InspectHost, MendHost, ReadHistory, ReadRecord, RepairHost, WatchTransaction,
+    InspectHost, MendHost, ReadHistory, ReadRecord, RepairHost, RestartOutdated, WatchTransaction,
 };
 use apt_ostree_proto::dbus::{
     ACTION_CANCEL, ACTION_CHECK, ACTION_POINTS, ACTION_REPAIR, ACTION_ROLL_BACK, ACTION_UPDATE,
@@ -24,6 +24,7 @@ use super::authority::Authority;
 use super::error::Error;
 use super::objects::Objects;
 use super::options::{Reader, apply_options};
+use super::outdated::Looking;
 use super::points;
 
 /// How many lines of a transaction's log one answer holds at the most: the end of it matters.
@@ -41,6 +42,7 @@ pub(super) struct Manager {
     activity: Activity,
     /// Held by the one comparison that is made.
     comparing: tokio::sync::Mutex<()>,
+    looking: Looking,
 }
 
 impl Manager {
@@ -51,6 +53,7 @@ impl Manager {
             activity: objects.activity.clone(),
             objects,
             comparing: tokio::sync::Mutex::default(),
+            looking: Looking::default(),
         }
     }
 
@@ -271,6 +274,33 @@ impl Manager {
         // Each takes a worker and some memory: one at a time.
         let _turn = self.comparing.lock().await;
         json(&self.coordinator.send(states).await??)
+    }
+
+    /// What runs old code now. It tells what other users run, so it is for those who may look for
+    /// updates.
+    async fn find_outdated(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        Reader::new(options).finish()?;
+        self.authority.allow(&header, ACTION_CHECK).await?;
+        json(&self.looking.look(&self.coordinator).await?)
+    }
+
+    /// Restarts what runs old code.
+    async fn restart_outdated(
+        &self,
+        options: ReceivedOptions,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        self.activity.note();
+        Reader::new(options).finish()?;
+        self.authority.allow(&header, ACTION_UPDATE).await?;
+        let cancel = CancellationToken::new();
+        let work = self.coordinator.send(RestartOutdated { cancel: cancel.clone() });
+        json(&attend(&self.objects, &header, cancel, work).await??)
     }
 
     /// The host's state.

@@ -15,6 +15,7 @@ use apt_ostree_proto::dbus::{
 };
 use apt_ostree_proto::difference::Difference;
 use apt_ostree_proto::inspection::{Inspection, Mending};
+use apt_ostree_proto::outdated::Outdated;
 use apt_ostree_proto::point::Point;
 use apt_ostree_proto::record::{FinishedTransaction, HistoryRecord, RollbackState};
 use apt_ostree_proto::status::{HostState, Outcome};
@@ -52,6 +53,7 @@ impl Peers {
             keep_updates: 3,
             keep_bytes: None,
             strategies: Strategies::default(),
+            reads: [].into(),
         };
         let (events_to, events) = Publisher::channel();
         let ports = SimHost::booted().ports();
@@ -259,6 +261,23 @@ async fn a_state_is_named_compared_gone_back_to_and_its_name_removed() {
         assert_eq!(error_name(manager.name_point(name, 0).await), invalid, "{name}");
     }
     assert_eq!(error_name(manager.diff("../x", "running").await), invalid);
+}
+
+#[actix::test]
+async fn whoever_may_look_is_told_what_runs_old_code() {
+    let peers = Peers::meet(&[ACTION_CHECK]).await;
+    let manager = peers.manager().await;
+    let told = manager.find_outdated(&HashMap::new()).await.unwrap();
+    let found: Outdated = serde_json::from_str(&told).unwrap();
+    assert!(found.is_empty(), "{told}");
+    let odd = HashMap::from([("files", Value::from(true))]);
+    assert_eq!(
+        error_name(manager.find_outdated(&odd).await),
+        "org.aptostree1.Error.InvalidArgument"
+    );
+    let peers = Peers::meet(&[ACTION_UPDATE]).await;
+    let refused = peers.manager().await.find_outdated(&HashMap::new()).await;
+    assert_eq!(error_name(refused), "org.aptostree1.Error.NotAuthorized");
 }
 
 #[actix::test]

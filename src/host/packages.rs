@@ -5,6 +5,7 @@ pub mod difference;
 pub mod status;
 pub mod version;
 
+mod configured;
 mod impact;
 mod space;
 
@@ -18,7 +19,7 @@ use apt_ostree_actors::context::StepContext;
 use apt_ostree_actors::port::{Impact, Packages, PortResult, Processes, Resolution};
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, UnitName};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -136,6 +137,21 @@ impl Packages for Apt {
             Ok(installed
                 .map(|one| ((one.name.clone(), one.architecture.clone()), one.version.clone()))
                 .collect())
+        })
+        .await
+    }
+
+    async fn services_with(
+        &self,
+        conffiles: &[PathBuf],
+    ) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>> {
+        if conffiles.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let conffiles = conffiles.to_vec();
+        blocking(move || {
+            let status = Status::parse(&live_status()?);
+            configured::services(&conffiles, &status, Path::new(DATABASE))
         })
         .await
     }

@@ -1,8 +1,13 @@
 //! The real process port: reads `/proc`.
 
 mod cgroup;
+mod interpreted;
+mod interpreters;
+mod kernel;
 mod maps;
 mod mountinfo;
+mod outdated;
+mod present;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -11,11 +16,15 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use apt_ostree_actors::port::{PortResult, ProcessUse, Processes, ReplacedFile};
+use apt_ostree_actors::port::{
+    Manner, PortResult, ProcessUse, Processes, ReplacedFile, Sighting, TreeChange,
+};
+use apt_ostree_proto::outdated::Place;
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use async_trait::async_trait;
 
 use cgroup::Owner;
+use interpreted::Interpreted;
 use maps::Replaced;
 
 /// The buffer that one process's files are read into. The kernel hands out a page at a time; the
@@ -62,6 +71,11 @@ impl Processes for ProcProcesses {
         let proc = self.proc.clone();
         scan(move || Host::open(&proc, HOST_INIT)?.own_mounts()).await
     }
+
+    async fn outdated(&self, changes: &[TreeChange]) -> PortResult<Sighting> {
+        let (proc, changes) = (self.proc.clone(), changes.to_vec());
+        scan(move || Host::open(&proc, HOST_INIT)?.outdated(&changes)).await
+    }
 }
 
 /// Runs a scan where it may block.
@@ -81,9 +95,20 @@ async fn scan<T: Send + 'static>(
 /// What tells the host's own processes from those of containers.
 struct Host {
     proc: PathBuf,
+    /// The directory of the process that tells it.
+    init: PathBuf,
     control_groups: cgroup::Root,
     pid_namespace: OsString,
+    mount_namespace: u64,
     root: (u64, u64),
+}
+
+/// Whose a process is.
+struct Whose {
+    /// The unit of the system manager that it belongs to, also below another root.
+    unit: Option<UnitName>,
+    /// The host, a user or a container.
+    place: Place,
 }
 
 /// A directory of `/proc`. Whatever it lacks, the process has ended meanwhile or is a kernel thread.
@@ -101,8 +126,15 @@ impl Host {
             proc: proc.to_owned(),
             control_groups: cgroup::Root::of(&fs::read_to_string(init.join("cgroup"))?),
             pid_namespace: fs::read_link(init.join("ns/pid"))?.into_os_string(),
+            mount_namespace: fs::metadata(init.join("ns/mnt"))?.ino(),
             root: (root.dev(), root.ino()),
+            init,
         })
+    }
+
+    /// Where this process finds what the host has at an absolute path.
+    fn path(&self, path: &Path) -> PathBuf {
+        self.init.join("root").join(path.strip_prefix("/").unwrap_or(path))
     }
 
     fn processes(&self) -> std::io::Result<Vec<Process>> {
@@ -117,7 +149,9 @@ impl Host {
     }
 
     fn users_of(&self, replaced: &[ReplacedFile]) -> std::io::Result<Vec<ProcessUse>> {
+        let with_modules = replaced.iter().any(|file| is_module(&file.path));
         let replaced = Replaced::new(replaced);
+        let mut interpreted = Interpreted::default();
         let own_pid = std::process::id();
         let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
         let mut found = Vec::new();
@@ -126,40 +160,59 @@ impl Host {
             if process.pid == own_pid {
                 continue;
             }
+            let Ok(program) = fs::read_link(process.directory.join("exe")) else { continue };
             let mut used: BTreeSet<&Path> = BTreeSet::new();
             if process.read("maps", &mut buffer) {
                 used.extend(replaced.in_maps(&buffer));
             }
             // A program whose text was moved to huge pages is in no line of its maps.
-            if let Ok(program) = fs::metadata(process.directory.join("exe")) {
-                used.extend(replaced.by_identity(program.dev(), program.ino()));
+            if let Ok(file) = fs::metadata(process.directory.join("exe")) {
+                used.extend(replaced.by_identity(file.dev(), file.ino()));
             }
-            if process.read("cmdline", &mut buffer) {
-                used.extend(replaced.in_script_arguments(&buffer));
+            if interpreted::keeps_files_open(&program) {
+                used.extend(replaced.open_in(&process));
             }
-            if used.is_empty() {
+            let read = interpreted.files(&process, &program, with_modules);
+            let read: BTreeSet<&Path> = read
+                .iter()
+                .flat_map(|files| files.iter())
+                .filter_map(|f| replaced.file(f))
+                .collect();
+            if used.is_empty() && read.is_empty() {
                 continue;
             }
-            let Some(unit) = self.unit_of(&process) else { continue };
-            found.extend(used.into_iter().map(|path| ProcessUse {
+            let Some(Whose { unit, place }) = self.whose(&process) else { continue };
+            let mapped = used.iter().map(|path| (*path, Manner::Maps));
+            let read = read.difference(&used).map(|path| (*path, Manner::Interprets));
+            found.extend(mapped.chain(read).map(|(path, manner)| ProcessUse {
                 pid: process.pid,
-                unit: unit.clone(),
+                unit: unit.clone().filter(|_| place == Place::Host),
+                place: place.clone(),
                 path: path.to_owned(),
+                manner,
             }));
         }
         Ok(found)
     }
 
-    /// The unit of a process of the host; none at all for one of a container or one that has ended.
-    #[expect(clippy::option_option, reason = "no process of the host, or one without a unit")]
-    fn unit_of(&self, process: &Process) -> Option<Option<UnitName>> {
+    /// Whose the process is; none for one that has ended.
+    fn whose(&self, process: &Process) -> Option<Whose> {
         let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
-        match cgroup::owner(&text, &self.control_groups) {
-            Owner::Container => None,
-            _ if self.is_in_container(process)? => None,
-            Owner::Unit(unit) => Some(Some(unit)),
-            Owner::Nobody => Some(None),
-        }
+        let (unit, place) = match cgroup::owner(&text, &self.control_groups) {
+            Owner::Container(name) => (None, Place::Container { name }),
+            // A browser's own sandbox is a user's process too.
+            Owner::User(uid, unit) => (None, Place::User { uid, unit }),
+            Owner::Unit(unit) if self.is_in_container(process)? => {
+                let name = unit.to_string();
+                (Some(unit), Place::Container { name })
+            }
+            Owner::Nobody if self.is_in_container(process)? => {
+                (None, Place::Container { name: format!("process {}", process.pid) })
+            }
+            Owner::Unit(unit) => (Some(unit), Place::Host),
+            Owner::Nobody => (None, Place::Host),
+        };
+        Some(Whose { unit, place })
     }
 
     /// Whether a process sees other processes and another root than the host does; one of the two
@@ -193,7 +246,7 @@ impl Host {
             if mounts.is_empty() {
                 continue;
             }
-            if let Some(Some(unit)) = self.unit_of(&process) {
+            if let Some(Whose { unit: Some(unit), place: Place::Host }) = self.whose(&process) {
                 found.entry(unit).or_default().extend(mounts.iter().cloned());
             }
         }
@@ -204,7 +257,26 @@ impl Host {
     }
 }
 
+/// Whether an interpreter may read the file on behalf of another one.
+fn is_module(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("py" | "pm" | "pl" | "rb" | "js" | "mjs" | "cjs" | "json"))
+}
+
 impl Process {
+    /// The archives of Java that it has open: the descriptor, and where it leads.
+    fn open_archives(&self) -> Vec<(OsString, PathBuf)> {
+        let descriptors = fs::read_dir(self.directory.join("fd"));
+        let entries = descriptors.into_iter().flatten().flatten();
+        let archive = |entry: fs::DirEntry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            let name = target.to_str()?;
+            let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+            name.strip_suffix(".jar").is_some().then(|| (entry.file_name(), target))
+        };
+        entries.filter_map(archive).collect()
+    }
+
     /// Reads one of its files whole. False when there is nothing to read: it has ended, or is a
     /// kernel thread.
     fn read(&self, name: &str, buffer: &mut Vec<u8>) -> bool {
@@ -222,7 +294,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     let files = [file];
     let replaced = Replaced::new(&files);
     assert!(replaced.in_maps(data).iter().all(|path| **path == files[0].path));
-    assert!(replaced.in_script_arguments(data).is_none_or(|path| path == files[0].path));
+    interpreters::fuzz(data);
     assert!(mountinfo::below_usr(data).all(|path| path.starts_with("/usr")));
     let text = String::from_utf8_lossy(data);
     let (init, other) = text.split_once('\0').unwrap_or((&text, &text));

@@ -4,6 +4,7 @@ mod inhibitor;
 mod jobs;
 mod log;
 mod policy;
+mod reads;
 mod tmpfiles;
 mod units;
 
@@ -92,6 +93,10 @@ impl Systemd for SystemdManager {
         units: &[UnitName],
     ) -> PortResult<BTreeMap<UnitName, UnitDependencies>> {
         units::dependencies(&self.connection, &self.manager, units).await
+    }
+
+    async fn reads(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, Vec<PathBuf>>> {
+        reads::reads(&self.connection, units).await
     }
 
     async fn start(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome> {

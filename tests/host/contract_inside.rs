@@ -155,6 +155,7 @@ impl Daemon {
             keep_updates: 5,
             keep_bytes: None,
             strategies: Strategies::default(),
+            reads: [].into(),
         };
         let coordinator = Coordinator::start_in(environment, settings);
         coordinator.send(Recover).await??;

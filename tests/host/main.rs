@@ -16,6 +16,7 @@ mod points;
 mod port_contract;
 mod power_cut;
 mod rollback;
+mod services;
 mod soak;
 mod strategies;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use apt_ostree_proto::outdated::Place;
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::{TransactionId, UnitName};
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use super::{Checked, Promise, unheard};
 use crate::context::StepContext;
 use crate::port::{
     Archive, ArchiveContents, FetchError, FetchRequest, FetchResponse, Http, InstallReport,
-    PortResult, ProcessUse, Processes, ReplacedFile, Sandbox,
+    PortResult, ProcessUse, Processes, ReplacedFile, Sandbox, Sighting, TreeChange,
 };
 
 #[async_trait(?Send)]
@@ -67,6 +68,15 @@ impl Processes for Checked {
         let was_asked = |used: &ProcessUse| replaced.iter().any(|file| file.path == used.path);
         self.holds(Promise::UsersAsked, uses.iter().all(was_asked), &uses);
         Ok(uses)
+    }
+
+    async fn outdated(&self, changes: &[TreeChange]) -> PortResult<Sighting> {
+        let seen = self.host.processes.outdated(changes).await?;
+        let is_whole = |used: &ProcessUse| {
+            used.path.is_absolute() && (used.unit.is_none() || used.place == Place::Host)
+        };
+        self.holds(Promise::OutdatedWhole, seen.uses.iter().all(is_whole), &seen.uses);
+        Ok(seen)
     }
 
     async fn own_mounts(&self) -> PortResult<Vec<(UnitName, PathBuf)>> {

@@ -1,6 +1,6 @@
 //! Calls of the ports without any transaction, the same on every host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apt_ostree_proto::service::UnitAction;
@@ -54,6 +54,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.tree.release(point).await?;
 
     host.packages.installed().await?;
+    host.packages.services_with(&[Path::new("/etc").join(file)]).await?;
     host.packages.difference(&state.booted, &state.running, &context).await?;
     host.packages.lock_archives().await?;
     host.packages.unlock_archives().await?;
@@ -62,6 +63,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.systemd.list().await?;
     host.systemd.states(units).await?;
     host.systemd.dependencies(units).await?;
+    host.systemd.reads(units).await?;
     host.systemd.forbidden_by_policy(&[(unit.clone(), UnitAction::Restart)]).await?;
     host.systemd.start(unit, JOB_TIMEOUT).await?;
     host.systemd.restart(unit, JOB_TIMEOUT).await?;
@@ -76,6 +78,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.systemd.wait_for_change(WAIT).await?;
     host.processes.own_mounts().await?;
     host.processes.users_of(&[]).await?;
+    host.processes.outdated(&[]).await?;
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, PackageName};
+use apt_ostree_proto::{CommitId, PackageName, UnitName};
 use async_trait::async_trait;
 
 use super::{Checked, Promise, unheard};
@@ -89,6 +90,18 @@ impl Packages for Checked {
         let again = self.host.packages.installed();
         self.asked_again(Promise::InstalledTwice, &installed, again).await;
         Ok(installed)
+    }
+
+    async fn services_with(
+        &self,
+        conffiles: &[PathBuf],
+    ) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>> {
+        let found = self.host.packages.services_with(conffiles).await?;
+        let was_asked = |path: &PathBuf| conffiles.contains(path);
+        self.holds(Promise::ServicesWithAsked, found.keys().all(was_asked), &found);
+        let again = self.host.packages.services_with(conffiles);
+        self.asked_again(Promise::ServicesWithAsked, &found, again).await;
+        Ok(found)
     }
 
     async fn fetch_through_apt(

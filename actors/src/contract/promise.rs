@@ -96,6 +96,7 @@ promises! {
     LockTwice => "packages.lock_archives: a second call is as good as one",
     UnlockTwice => "packages.unlock_archives: a second call is as good as one",
     InstalledTwice => "packages.installed: the same when asked again",
+    ServicesWithAsked => "packages.services_with: of the files that were asked for, the same when asked again",
     InstalledFollows => "packages.installed: what the tree that was switched to was made of",
 
     InspectTwice => "archive.inspect: the same when asked again",
@@ -103,10 +104,12 @@ promises! {
     InstallOnly => "sandbox.install: what runs and what is installed on the host stays",
     KillTwice => "sandbox.kill: a second call is as good as one",
     UsersAsked => "processes.users_of: every use is one of a file that was asked for",
+    OutdatedWhole => "processes.outdated: every path is absolute; a unit is told of the host's own processes",
     OwnMountsBelow => "processes.own_mounts: every mount is below /usr",
 
     StatesEach => "systemd.states: one answer for each unit",
     DependenciesTwice => "systemd.dependencies: one answer for each unit, the same when asked again",
+    ReadsTwice => "systemd.reads: of services that were asked for, the same when asked again",
     ForbiddenTwice => "systemd.forbidden_by_policy: the same when asked again",
     StartTwice => "systemd.start: a unit that is up keeps its process",
     StopDown => "systemd.stop: a unit whose job is done is down",

@@ -57,6 +57,15 @@ impl Systemd for Checked {
         Ok(dependencies)
     }
 
+    async fn reads(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, Vec<PathBuf>>> {
+        let reads = self.host.systemd.reads(units).await?;
+        let was_asked = |unit: &UnitName| units.contains(unit) && unit.kind() == "service";
+        self.holds(Promise::ReadsTwice, reads.keys().all(was_asked), &reads);
+        let again = self.host.systemd.reads(units);
+        self.asked_again(Promise::ReadsTwice, &reads, again).await;
+        Ok(reads)
+    }
+
     async fn forbidden_by_policy(
         &self,
         units: &[(UnitName, UnitAction)],

@@ -21,7 +21,7 @@ use crate::overlay::{
     CommitTree, DeployTree, DescribeHost, FindTarget, NewTree, PrepareSwitch, PrepareTree,
     StageTree, SwitchTree,
 };
-use crate::package::{ArchiveLock, Goal, InstallPackages, MakePlan};
+use crate::package::{ArchiveLock, FindServicesWith, Goal, InstallPackages, MakePlan};
 use crate::port::{Delta, TreeMetadata};
 use crate::service::{
     AllowShutdown, DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits,
@@ -217,6 +217,7 @@ impl Drive {
         let from_packages = matches!(source, NewTree::Staged(_));
         let (restart, force) = (self.request.restart, self.request.force);
         let strategies = self.parts.settings.strategies.clone();
+        let reads = self.parts.settings.reads.clone();
         let workers = workers.clone();
         let committed = self
             .reporting(async move |context| {
@@ -225,10 +226,15 @@ impl Drive {
                 if !force {
                     refuse_live_data(&delta)?;
                 }
+                let etc_changed = changed_in_etc(&delta);
+                let configured =
+                    ask(&workers.package, FindServicesWith(etc_changed.clone())).await?;
                 let effects = DetermineEffects {
                     requests,
                     changed: tree.changed.clone(),
-                    etc_changed: changed_in_etc(&delta),
+                    etc_changed,
+                    configured,
+                    reads,
                     replaced: tree.replaced.clone(),
                     restart,
                     strategies,

@@ -1,7 +1,8 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::{TransactionId, UnitPattern};
 
 use crate::download::Limits;
 use crate::service::Strategies;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub keep_bytes: Option<u64>,
     /// How units get their new code, where that is set.
     pub strategies: Strategies,
+    /// What units read besides what is known of them: files, and directories of them.
+    pub reads: BTreeMap<UnitPattern, Vec<PathBuf>>,
 }
 
 impl Settings {

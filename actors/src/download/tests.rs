@@ -9,7 +9,7 @@ use std::path::Path;
 use apt_ostree_proto::id::Architecture;
 use apt_ostree_proto::package::{Action, Origin, PackageFile, UpdateClass};
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, PackageName, TransactionId, Version};
+use apt_ostree_proto::{CommitId, PackageName, TransactionId, UnitName, Version};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -178,6 +178,9 @@ impl Packages for Apt {
     }
     async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>> {
         unreachable!("downloads do not list")
+    }
+    async fn services_with(&self, _: &[PathBuf]) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>> {
+        unreachable!("downloads have nothing to do with services")
     }
     async fn fetch_through_apt(&self, _: &PackageChange, _: &StepContext) -> PortResult<()> {
         if let Some((path, bytes)) = self.writes.borrow().as_ref() {

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::plan::{EtcConflict, Refusal, SpaceNeed};
 use apt_ostree_proto::request::Selection;
 use apt_ostree_proto::service::UnitEffect;
-use apt_ostree_proto::{CommitId, PackageName, Sha256};
+use apt_ostree_proto::{CommitId, PackageName, Sha256, UnitName};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,13 @@ pub trait Packages: std::fmt::Debug {
     /// The versions of the installed packages, by name and architecture, as the running tree's database
     /// has them. Only reads.
     async fn installed(&self) -> PortResult<BTreeMap<(String, String), String>>;
+
+    /// The services, templates included, of the packages that ship these files of `/etc`, as the running
+    /// tree's database has them. Files that no package ships are left out. Only reads.
+    async fn services_with(
+        &self,
+        conffiles: &[PathBuf],
+    ) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>>;
 
     /// Fetches one package file into apt's archive cache through apt itself: for schemes other than
     /// http, https, file and copy.

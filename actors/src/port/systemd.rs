@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
@@ -23,6 +24,11 @@ pub trait Systemd: std::fmt::Debug {
         &self,
         units: &[UnitName],
     ) -> PortResult<BTreeMap<UnitName, UnitDependencies>>;
+
+    /// The files below `/etc` that services name as what they read (`EnvironmentFile=`, paths in the
+    /// commands that start them), what they were generated from, and the generator. Units of other
+    /// types, and those that do not exist, are left out.
+    async fn reads(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, Vec<PathBuf>>>;
 
     /// Starts a unit and waits for its job.
     async fn start(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome>;

@@ -10,7 +10,7 @@ use super::strategy::{Strategies, StrategyRule};
 use crate::port::UnitDependencies;
 
 /// How many reasons of one unit are kept: enough to understand, few enough to read.
-const MOST_REASONS: usize = 8;
+pub(super) const MOST_REASONS: usize = 8;
 
 /// What is known about one affected unit.
 #[derive(Debug)]

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use apt_ostree_proto::UnitName;
+use apt_ostree_proto::outdated::Place;
+use apt_ostree_proto::request::RestartPolicy;
 use apt_ostree_proto::service::{Reason, ScriptVerb, UnitAction, UnitEffect, UnitState};
 
-use super::decide::{Evidence, decide, protected};
+use super::decide::{Evidence, MOST_REASONS, decide, protected};
 use super::scripts::{self, Asked};
 use super::strategy::Strategies;
-use super::unit_files::{Described, configures, stem};
-use super::{DetermineEffects, ServicePlan};
+use super::unit_files::Described;
+use super::{DetermineEffects, ServicePlan, configuration};
 use crate::port::{PortResult, ProcessUse, Processes, Systemd, UnitDependencies};
 
 /// How far dependents of dependents are followed; real chains have two or three links.
@@ -43,41 +45,96 @@ pub(super) async fn determine(
     )?;
     let mut affected = Affected { asked: scripts::join(&request.requests), ..Affected::default() };
     affected.add_unit_files(request.changed.iter().chain(&request.etc_changed), &loaded);
-    affected.add_configuration(&request.etc_changed, &loaded);
+    for (unit, reason) in configuration::reasons(systemd, request, &loaded).await? {
+        affected.add(unit, reason);
+    }
     affected.add_processes(uses);
     for (unit, path) in own_mounts {
         affected.add(unit, Reason::OwnMount { path });
     }
     affected.expand_templates(&loaded);
 
-    let named: Vec<UnitName> = affected.units();
-    let by_name = systemd.dependencies(&named).await?;
-    affected.rename(&by_name);
-    let units = affected.units();
-    let states = systemd.states(&units).await?;
-    let graph = Graph::load(systemd, &units, by_name, &loaded).await?;
-
     if request.requests.iter().any(|request| request.verb == ScriptVerb::DaemonReexec) {
         request.context.report.warning(
             "a package asked the service manager to execute itself anew; that is left to the next boot",
         );
     }
-    let mut plan = decide_all(&affected, &states, &graph, request);
-    let acts: Vec<(UnitName, UnitAction)> = plan
-        .effects
-        .iter()
-        .filter(|effect| effect.action != UnitAction::Leave)
-        .map(|effect| (effect.unit.clone(), effect.action))
-        .collect();
-    let forbidden = systemd.forbidden_by_policy(&acts).await?;
-    if !forbidden.is_empty() {
-        affected.forbidden = forbidden;
-        plan = decide_all(&affected, &states, &graph, request);
-    }
+    let rules = Rules {
+        restart: request.restart,
+        from_packages: request.from_packages,
+        strategies: &request.strategies,
+    };
+    affected.conclude(systemd, &loaded, &rules).await
+}
+
+/// Decides what a restart of everything in `uses` would do: all of them processes of units.
+pub(super) async fn of_uses(
+    systemd: &dyn Systemd,
+    uses: Vec<ProcessUse>,
+    strategies: &Strategies,
+) -> PortResult<ServicePlan> {
+    let loaded = systemd.list().await?;
+    let mut affected = Affected::default();
+    affected.add_processes(uses);
+    let rules = Rules { restart: RestartPolicy::Affected, from_packages: false, strategies };
+    let mut plan = affected.conclude(systemd, &loaded, &rules).await?;
+    plan.effects.extend(affected.told_nothing_of(&plan, &loaded));
+    plan.effects.sort_by(|one, other| one.unit.cmp(&other.unit));
     Ok(plan)
 }
 
+/// What decides about affected units.
+struct Rules<'a> {
+    restart: RestartPolicy,
+    from_packages: bool,
+    strategies: &'a Strategies,
+}
+
 impl Affected {
+    /// Looks at the units and decides about each.
+    async fn conclude(
+        &mut self,
+        systemd: &dyn Systemd,
+        loaded: &BTreeMap<UnitName, UnitState>,
+        rules: &Rules<'_>,
+    ) -> PortResult<ServicePlan> {
+        let by_name = systemd.dependencies(&self.units()).await?;
+        self.rename(&by_name);
+        let units = self.units();
+        let states = systemd.states(&units).await?;
+        let graph = Graph::load(systemd, &units, by_name, loaded).await?;
+        let plan = decide_all(self, &states, &graph, rules);
+        let acts: Vec<(UnitName, UnitAction)> = plan
+            .effects
+            .iter()
+            .filter(|effect| effect.action != UnitAction::Leave)
+            .map(|effect| (effect.unit.clone(), effect.action))
+            .collect();
+        self.forbidden = systemd.forbidden_by_policy(&acts).await?;
+        if self.forbidden.is_empty() {
+            return Ok(plan);
+        }
+        Ok(decide_all(self, &states, &graph, rules))
+    }
+
+    /// The units that the plan passes over because they do not run: what is left of one still does.
+    fn told_nothing_of(
+        &self,
+        plan: &ServicePlan,
+        loaded: &BTreeMap<UnitName, UnitState>,
+    ) -> Vec<UnitEffect> {
+        let is_told = |unit: &UnitName| plan.effects.iter().any(|effect| effect.unit == *unit);
+        let untold = self.reasons.iter().filter(|(unit, _)| !is_told(unit));
+        let left = untold.map(|(unit, reasons)| {
+            let state = loaded.get(unit).map_or("gone", |state| state.active.as_str());
+            let reasons = reasons.iter().take(MOST_REASONS).cloned().collect();
+            let left_because = Some(format!("it is {state}, and only its processes are left"));
+            let effect = UnitEffect::new(unit.clone(), UnitAction::Leave, reasons);
+            UnitEffect { left_because, ..effect }
+        });
+        left.collect()
+    }
+
     fn add(&mut self, unit: UnitName, reason: Reason) {
         let reasons = self.reasons.entry(unit).or_default();
         if !reasons.contains(&reason) {
@@ -108,36 +165,17 @@ impl Affected {
         }
     }
 
-    fn add_configuration(
-        &mut self,
-        etc_changed: &[PathBuf],
-        loaded: &BTreeMap<UnitName, UnitState>,
-    ) {
-        let mut services = BTreeMap::<&str, Vec<&UnitName>>::new();
-        for (unit, state) in loaded {
-            if unit.kind() == "service" && state.is_up() {
-                services.entry(stem(unit)).or_default().push(unit);
-            }
-        }
-        for path in etc_changed {
-            let named = configures(path).and_then(|name| services.get(name));
-            for unit in named.into_iter().flatten() {
-                self.add((*unit).clone(), Reason::Configuration { path: absolute(path) });
-            }
-        }
-    }
-
     /// One reason for each unit and file; the process is the first that uses it.
     fn add_processes(&mut self, uses: Vec<ProcessUse>) {
         let mut seen = BTreeSet::new();
         let mut unowned = BTreeSet::new();
-        for ProcessUse { pid, unit, path } in uses {
-            if let Some(unit) = unit {
-                if seen.insert((unit.clone(), path.clone())) {
-                    self.add(unit, Reason::OldCode { pid, path });
+        for found in uses {
+            if let (Some(unit), Place::Host) = (&found.unit, &found.place) {
+                if seen.insert((unit.clone(), found.path.clone())) {
+                    self.add(unit.clone(), found.reason());
                 }
-            } else if unowned.insert(pid) && unowned.len() <= MOST_UNOWNED {
-                self.unowned.push(ProcessUse { pid, unit, path });
+            } else if unowned.insert(found.pid) && unowned.len() <= MOST_UNOWNED {
+                self.unowned.push(found);
             }
         }
     }
@@ -253,7 +291,7 @@ fn decide_all(
     affected: &Affected,
     states: &BTreeMap<UnitName, UnitState>,
     graph: &Graph,
-    request: &DetermineEffects,
+    rules: &Rules<'_>,
 ) -> ServicePlan {
     let (no_state, alone) = (UnitState::default(), UnitDependencies::default());
     let mut effects: BTreeMap<UnitName, UnitEffect> = BTreeMap::new();
@@ -264,9 +302,9 @@ fn decide_all(
             dependencies: graph.dependencies.get(&unit).unwrap_or(&alone),
             asked: affected.asked.get(&unit),
             reasons: affected.reasons.get(&unit).map(Vec::as_slice).unwrap_or_default(),
-            strategies: &request.strategies,
+            strategies: rules.strategies,
         };
-        if let Some(mut effect) = decide(&evidence, request.restart, request.from_packages) {
+        if let Some(mut effect) = decide(&evidence, rules.restart, rules.from_packages) {
             if let Some(answer) = affected.forbidden.get(&unit) {
                 effect.action = UnitAction::Leave;
                 effect.left_because = Some(format!("the host's policy-rc.d says no: {answer}"));
@@ -274,7 +312,7 @@ fn decide_all(
             effects.insert(unit, effect);
         }
     }
-    spare_what_others_hold(&mut effects, graph, &request.strategies);
+    spare_what_others_hold(&mut effects, graph, rules.strategies);
     let goes_down = |effect: &&UnitEffect| {
         !matches!(effect.action, UnitAction::Leave | UnitAction::Reload | UnitAction::Start)
     };

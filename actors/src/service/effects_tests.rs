@@ -1,10 +1,9 @@
 use apt_ostree_proto::TransactionId;
-use apt_ostree_proto::request::RestartPolicy;
 use apt_ostree_proto::service::ScriptRequest;
 
 use super::*;
 use crate::context::{Reporter, StepContext};
-use crate::port::ReplacedFile;
+use crate::port::{Manner, ReplacedFile};
 use crate::sim::{SimProcess, SimProcesses, SimSystemd, SimUnit};
 
 fn unit(name: &str) -> UnitName {
@@ -27,6 +26,8 @@ fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
         changed: Vec::new(),
         etc_changed: Vec::new(),
         replaced: Vec::new(),
+        configured: BTreeMap::new(),
+        reads: BTreeMap::new(),
         restart: RestartPolicy::Affected,
         strategies: Strategies::default(),
         from_packages: true,
@@ -86,7 +87,12 @@ async fn all_sources_are_joined_with_their_reasons() {
     for (pid, unit) in
         [(10, Some(unit("nginx.service"))), (11, Some(unit("ssh.service"))), (12, None)]
     {
-        processes.add(SimProcess { pid, unit, maps: vec![library.clone()] });
+        processes.add(SimProcess {
+            pid,
+            unit,
+            maps: vec![library.clone()],
+            ..SimProcess::default()
+        });
     }
     processes.add_own_mount(unit("own.service"), "/usr/lib/modules".into());
     let mut request = request(&[("nginx.service", ScriptVerb::Restart)]);
@@ -115,7 +121,40 @@ async fn all_sources_are_joined_with_their_reasons() {
             Reason::OldCode { pid: 11, path: library.clone() },
         ]
     );
-    assert_eq!(plan.other_processes, [ProcessUse { pid: 12, unit: None, path: library }]);
+    let other =
+        ProcessUse { pid: 12, unit: None, place: Place::Host, path: library, manner: Manner::Maps };
+    assert_eq!(plan.other_processes, [other]);
+}
+
+#[tokio::test]
+async fn a_unit_is_affected_by_the_configuration_that_it_is_known_to_read() {
+    let systemd = host(&[("by-name.service", UnitDependencies::default())]);
+    for (name, reads) in [
+        ("environment.service", "/etc/shared/app.env"),
+        ("generated.service", "/usr/lib/systemd/system-generators/toy-generator"),
+        ("packaged.service", "/etc/other"),
+        ("told.service", "/etc/other"),
+        ("unaffected.service", "/etc/shared/other.env"),
+    ] {
+        systemd.define(&unit(name), SimUnit { reads: vec![reads.into()], ..SimUnit::default() });
+        systemd.boot(&unit(name));
+    }
+    let stopped = SimUnit { reads: vec!["/etc/shared/app.env".into()], ..SimUnit::default() };
+    systemd.define(&unit("stopped.service"), stopped);
+    let mut request = request(&[]);
+    request.etc_changed = vec!["etc/shared/app.env".into(), "etc/by-name/x.conf".into()];
+    request.changed = vec!["usr/lib/systemd/system-generators/toy-generator".into()];
+    request.configured = [("/etc/shared/app.env".into(), units(&["packaged.service"]))].into();
+    request.reads =
+        ["told.service".parse().map(|units| (units, vec!["/etc/shared".into()])).unwrap()].into();
+    let plan = plan_of(&systemd, &request).await;
+    let expected = ["by-name", "environment", "generated", "packaged", "told"];
+    let restarted: Vec<String> = expected.iter().map(|name| format!("{name}.service")).collect();
+    let names: Vec<String> = plan.effects.iter().map(|effect| effect.unit.to_string()).collect();
+    assert_eq!(names, restarted);
+    assert!(plan.effects.iter().all(|effect| effect.action == UnitAction::Restart));
+    let configuration = Reason::Configuration { path: "/etc/shared/app.env".into() };
+    assert_eq!(plan.effects[1].reasons, [configuration]);
 }
 
 #[tokio::test]

@@ -50,6 +50,25 @@ pub(super) async fn restore(
     stops.and(starts)
 }
 
+/// Starts the units that ran before and do not any more.
+pub(super) async fn start_again(
+    systemd: &dyn Systemd,
+    before: &BTreeMap<UnitName, UnitState>,
+    plan: &ServicePlan,
+    context: &StepContext,
+) -> PortResult<()> {
+    let ran: Vec<UnitName> =
+        plan.touched().into_iter().filter(|unit| was_up(before, unit)).collect();
+    let units = &Units::load(systemd, &ran, Manner::of(plan)).await?;
+    in_order(&units.order, OnFailure::GoOn, context, |unit| async move {
+        if !units.state(&unit).is_up() {
+            bring_up(systemd, units, &unit).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 fn was_up(before: &BTreeMap<UnitName, UnitState>, unit: &UnitName) -> bool {
     before.get(unit).is_some_and(UnitState::is_up)
 }

@@ -1,6 +1,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use apt_ostree_proto::id::Architecture;
@@ -169,6 +169,10 @@ impl Packages for SimPackages {
             Ok(BTreeMap::from([(name, version.to_owned())]))
         })
         .await
+    }
+
+    async fn services_with(&self, _: &[PathBuf]) -> PortResult<BTreeMap<PathBuf, Vec<UnitName>>> {
+        self.call("packages.services_with", || Ok(BTreeMap::new())).await
     }
 
     async fn fetch_through_apt(&self, _: &PackageChange, _: &StepContext) -> PortResult<()> {

@@ -29,6 +29,8 @@ pub struct SimSystemd {
 pub struct SimUnit {
     /// How it hangs together with others.
     pub dependencies: UnitDependencies,
+    /// The files that it reads.
+    pub reads: Vec<PathBuf>,
     /// `UnitFileState`.
     pub unit_file: String,
     /// Whether it is masked.
@@ -399,6 +401,14 @@ impl Systemd for SimSystemd {
             Ok(units.iter().map(|unit| (unit.clone(), of(unit))).collect())
         };
         self.around("systemd.dependencies", effect).await
+    }
+
+    async fn reads(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, Vec<PathBuf>>> {
+        let effect = async {
+            let file = |unit: &UnitName| Some((unit.clone(), self.file(unit)?.reads));
+            Ok(units.iter().filter(|unit| unit.kind() == "service").filter_map(file).collect())
+        };
+        self.around("systemd.reads", effect).await
     }
 
     async fn start(&self, unit: &UnitName, timeout: Duration) -> PortResult<JobOutcome> {

@@ -257,6 +257,7 @@ pub(crate) fn settings(state: &Path) -> Settings {
         keep_updates: 3,
         keep_bytes: None,
         strategies: Strategies::default(),
+        reads: [].into(),
     }
 }
 

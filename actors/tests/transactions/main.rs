@@ -8,6 +8,7 @@ mod contract;
 mod daemon;
 mod faults;
 mod inspections;
+mod outdated;
 mod points;
 #[path = "../../../tests/host/support/torture.rs"]
 mod torture;

@@ -61,6 +61,15 @@ pub trait Manager {
     /// (`b`).
     fn mend(&self, options: &Options<'_>) -> zbus::Result<String>;
 
+    /// What runs old code now, with reasons and what a restart would do, as JSON: an
+    /// [`Outdated`](crate::outdated::Outdated). Changes nothing. No options yet.
+    fn find_outdated(&self, options: &Options<'_>) -> zbus::Result<String>;
+
+    /// Restarts the units that `FindOutdated` names, but for those that are left alone, and watches
+    /// them for the dwell time; answers a [`Restarted`](crate::outdated::Restarted) as JSON. Ends early
+    /// when its caller leaves the bus. No options yet.
+    fn restart_outdated(&self, options: &Options<'_>) -> zbus::Result<String>;
+
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;
 

@@ -94,13 +94,13 @@ pub(super) fn date(seconds: i64) -> String {
 
 /// The names of users, each looked up once: that may ask a server.
 #[derive(Debug, Default)]
-pub(super) struct Users {
+pub(in crate::cli) struct Users {
     names: BTreeMap<u32, String>,
 }
 
 impl Users {
     /// The user's name; the number where nobody has it any more.
-    pub(super) fn name(&mut self, uid: u32) -> String {
+    pub(in crate::cli) fn name(&mut self, uid: u32) -> String {
         let look_up = || match User::from_uid(Uid::from_raw(uid)) {
             Ok(Some(user)) => one_line(&user.name).into_owned(),
             Ok(None) | Err(_) => format!("uid {uid}"),

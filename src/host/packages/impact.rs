@@ -17,7 +17,7 @@ use md5::{Digest, Md5};
 use super::status::{Package, Status};
 
 /// Where packages put units of the system manager, with and without the merged `/usr`.
-const UNIT_DIRECTORIES: &[&str] = &["/usr/lib/systemd/system/", "/lib/systemd/system/"];
+pub(super) const UNIT_DIRECTORIES: &[&str] = &["/usr/lib/systemd/system/", "/lib/systemd/system/"];
 /// How many files of one process are named as a reason: the first tells enough.
 const MOST_FILES: usize = 3;
 
@@ -72,14 +72,14 @@ pub(super) fn units(
         effects.insert(unit.clone(), UnitEffect::new(unit, action, reasons));
     }
     for used in uses {
-        let Some(unit) = used.unit.filter(|unit| unit.kind() == "service") else { continue };
+        let is_service = |unit: &UnitName| unit.kind() == "service";
+        let Some(unit) = used.unit.clone().filter(is_service) else { continue };
         let effect = effects
             .entry(unit.clone())
             .or_insert_with(|| UnitEffect::new(unit, UnitAction::Restart, Vec::new()));
-        let of_process =
-            |reason: &&Reason| matches!(reason, Reason::OldCode { pid, .. } if *pid == used.pid);
+        let of_process = |reason: &&Reason| matches!(reason, Reason::OldCode { pid, .. } | Reason::Interpreted { pid, .. } if *pid == used.pid);
         if effect.reasons.iter().filter(of_process).count() < MOST_FILES {
-            effect.reasons.push(Reason::OldCode { pid: used.pid, path: used.path });
+            effect.reasons.push(used.reason());
         }
     }
     effects.into_values().collect()
@@ -87,7 +87,7 @@ pub(super) fn units(
 
 /// The files of an installed package: `info/NAME.list`, `info/NAME:ARCHITECTURE.list` for packages
 /// that may be there for several architectures.
-fn file_list(database: &Path, package: &Package) -> Result<Vec<String>, Failure> {
+pub(super) fn file_list(database: &Path, package: &Package) -> Result<Vec<String>, Failure> {
     let names = [
         format!("{}.list", package.name),
         format!("{}:{}.list", package.name, package.architecture),
@@ -165,7 +165,9 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use apt_ostree_actors::port::Manner;
     use apt_ostree_proto::PackageName;
+    use apt_ostree_proto::outdated::Place;
 
     use super::*;
 
@@ -212,7 +214,13 @@ mod tests {
         let unit = |name: &str| UnitName::parse(name).unwrap();
         let package = PackageName::parse("nginx").unwrap();
         let services = BTreeMap::from([(unit("nginx.service"), (package, false))]);
-        let used = |pid, unit, path: &str| ProcessUse { pid, unit, path: PathBuf::from(path) };
+        let used = |pid, unit, path: &str| ProcessUse {
+            pid,
+            unit,
+            place: Place::Host,
+            path: PathBuf::from(path),
+            manner: Manner::Maps,
+        };
         let effects = units(
             services,
             vec![

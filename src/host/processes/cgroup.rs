@@ -24,10 +24,12 @@ const CONTAINER_PARTS: &[&str] = &["docker", "lxc", "podman", "containerd"];
 pub(super) enum Owner {
     /// A unit of the system manager.
     Unit(UnitName),
-    /// A user's session, or no unit at all.
+    /// A user, by number; and the unit of that user's own manager, or the session's scope.
+    User(u32, Option<UnitName>),
+    /// A container, and what its control group is called.
+    Container(String),
+    /// No unit at all.
     Nobody,
-    /// A container.
-    Container,
 }
 
 /// Where systemd's tree of control groups is, as PID 1's own group tells.
@@ -64,18 +66,45 @@ pub(super) fn owner(text: &str, root: &Root) -> Owner {
         return Owner::Nobody;
     };
     let parts = || path.split('/').filter(|part| !part.is_empty());
-    if parts().any(is_of_container) {
-        return Owner::Container;
+    if let Some(start) = parts().position(is_of_container) {
+        return Owner::Container(container_name(parts().skip(start)));
     }
-    // Slices nest; what follows the first unit that is no slice is the unit's own business.
-    let unit = parts().find(|part| part.strip_suffix(".slice").is_none());
+    if let Some(uid) = parts().find_map(user_of) {
+        // Below that user's manager stand the units of it.
+        let manager = parts().position(|part| part.starts_with("user@"));
+        return Owner::User(uid, first_unit(parts().skip(manager.map_or(0, |at| at + 1))));
+    }
     if parts().any(|part| part == "user.slice") {
         return Owner::Nobody;
     }
-    unit.map(|part| part.strip_prefix('_').unwrap_or(part))
-        .filter(|part| !part.starts_with("user@"))
-        .and_then(|part| UnitName::parse(part).ok())
-        .map_or(Owner::Nobody, Owner::Unit)
+    first_unit(parts()).map_or(Owner::Nobody, Owner::Unit)
+}
+
+fn is_slice(part: &str) -> bool {
+    part.strip_suffix(".slice").is_some()
+}
+
+/// Slices nest; what follows the first unit that is no slice is the unit's own business.
+fn first_unit<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<UnitName> {
+    let part = parts.find(|part| !is_slice(part))?;
+    UnitName::parse(part.strip_prefix('_').unwrap_or(part)).ok()
+}
+
+/// The number in `user-1000.slice` and `user@1000.service`.
+fn user_of(part: &str) -> Option<u32> {
+    let slice = part.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice"));
+    let manager = || part.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
+    slice.or_else(manager)?.parse().ok()
+}
+
+/// What the container is called: `web` for `machine.slice/machine-web.scope`. `parts` begins with
+/// what a manager of containers makes.
+fn container_name<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let parts: Vec<&str> = parts.collect();
+    let is_name = |part: &&&str| !is_slice(part) && !CONTAINER_PARTS.contains(part);
+    let part = parts.iter().find(is_name).or(parts.first()).copied().unwrap_or_default();
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    name.strip_prefix("machine-").or(name.strip_prefix("lxc.payload.")).unwrap_or(name).to_owned()
 }
 
 fn is_of_container(part: &str) -> bool {
@@ -100,6 +129,7 @@ mod tests {
     #[test]
     fn control_groups_tell_whose_a_process_is() {
         let long = format!("0::/system.slice/docker-{}.scope", "a".repeat(64));
+        let long_name = format!("container docker-{}", "a".repeat(64));
         for (text, expected) in [
             ("0::/system.slice/nginx.service", Some("nginx.service")),
             ("0::/system.slice/nginx.service\n", Some("nginx.service")),
@@ -109,23 +139,42 @@ mod tests {
             ("0::/custom.slice/custom-a.slice/a.service/sub/group", Some("a.service")),
             ("0::/init.scope", Some("init.scope")),
             ("0::/system.slice/_cgroup.service", Some("cgroup.service")),
-            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service", None),
-            ("0::/user.slice/user-1000.slice/session-4.scope", None),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service",
+                Some("1000: a.service"),
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/init.scope",
+                Some("1000: init.scope"),
+            ),
+            ("0::/user.slice/user-1000.slice/user@1000.service", Some("1000: -")),
+            ("0::/user.slice/user-1000.slice/session-4.scope", Some("1000: session-4.scope")),
+            ("0::/user.slice/x", None),
             ("0::/", None),
             ("0::/system.slice", None),
             ("", None),
             ("0::/../../elsewhere", None),
-            (&long, Some("container")),
-            ("0::/machine.slice/machine-a.scope", Some("container")),
-            ("0::/docker/0123abcd", Some("container")),
-            ("0::/lxc.payload.a/system.slice/nginx.service", Some("container")),
-            ("0::/machine.slice/libpod-aa.scope/container", Some("container")),
-            ("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope", Some("container")),
+            (&long, Some(long_name.as_str())),
+            ("0::/machine.slice/machine-a.scope", Some("container a")),
+            ("0::/docker/0123abcd", Some("container 0123abcd")),
+            ("0::/lxc.payload.a/system.slice/nginx.service", Some("container a")),
+            ("0::/docker", Some("container docker")),
+            ("0::/machine.slice/libpod-aa.scope/container", Some("container libpod-aa")),
+            (
+                "0::/machine.slice/systemd-nspawn@b.service/payload",
+                Some("container systemd-nspawn@b.service"),
+            ),
+            (
+                "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope",
+                Some("container cri-containerd-1"),
+            ),
         ] {
             let found = match owner(text, &Root::of("0::/init.scope\n")) {
                 Owner::Unit(unit) => Some(unit.to_string()),
+                Owner::User(uid, Some(unit)) => Some(format!("{uid}: {unit}")),
+                Owner::User(uid, None) => Some(format!("{uid}: -")),
                 Owner::Nobody => None,
-                Owner::Container => Some("container".to_owned()),
+                Owner::Container(name) => Some(format!("container {name}")),
             };
             assert_eq!(found.as_deref(), expected, "{text}");
         }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use apt_ostree_actors::port::ReplacedFile;
 use rustix::fs::makedev;
 
-/// How many arguments of a command line are looked at for the script that it runs: the interpreter,
-/// a few options, the script.
-const FIRST_ARGUMENTS: usize = 4;
+use super::Process;
+use super::interpreters::Resolved;
 
 /// The replaced files, ready to be looked up.
 pub(super) struct Replaced<'a> {
@@ -18,7 +18,6 @@ pub(super) struct Replaced<'a> {
     /// subvolume that only stat(2) knows, overlayfs shows its own for files of its layers. Inode and
     /// path together then tell the file.
     by_inode: HashMap<u64, Vec<&'a Path>>,
-    by_path: HashMap<&'a [u8], &'a Path>,
 }
 
 impl<'a> Replaced<'a> {
@@ -33,10 +32,6 @@ impl<'a> Replaced<'a> {
                 .map(|file| ((file.device, file.inode), file.path.as_path()))
                 .collect(),
             by_inode,
-            by_path: files
-                .iter()
-                .map(|file| (file.path.as_os_str().as_bytes(), file.path.as_path()))
-                .collect(),
         }
     }
 
@@ -64,40 +59,63 @@ impl<'a> Replaced<'a> {
     fn find(&self, mapping: &Mapping<'_>) -> Option<&'a Path> {
         let by_path = || {
             let path = mapping.path.strip_suffix(b" (deleted)").unwrap_or(mapping.path);
-            let same_inode = self.by_inode.get(&mapping.inode)?;
-            same_inode.iter().find(|known| known.as_os_str().as_bytes() == path).copied()
+            self.by_inode_and_path(mapping.inode, path)
         };
         self.by_identity(mapping.device, mapping.inode).or_else(by_path)
     }
 
-    /// The replaced script that a command line has an interpreter run: it is read once and mapped
-    /// nowhere, but what runs is the old text.
-    pub(super) fn in_script_arguments(&self, command_line: &[u8]) -> Option<&'a Path> {
-        let mut arguments = command_line.split(|byte| *byte == 0);
-        let program = arguments.next()?;
-        let name = program.rsplit(|byte| *byte == b'/').next()?;
-        let is_interpreter = [&b"python"[..], b"perl", b"ruby", b"node", b"bash", b"dash", b"sh"]
-            .iter()
-            .any(|interpreter| name.starts_with(interpreter));
-        if !is_interpreter {
-            return None;
-        }
-        arguments.take(FIRST_ARGUMENTS).find_map(|argument| self.by_path.get(argument).copied())
+    fn by_inode_and_path(&self, inode: u64, path: &[u8]) -> Option<&'a Path> {
+        let same_inode = self.by_inode.get(&inode)?;
+        same_inode.iter().find(|known| known.as_os_str().as_bytes() == path).copied()
     }
+
+    /// The replaced file that an interpreter has read.
+    pub(super) fn file(&self, read: &Resolved) -> Option<&'a Path> {
+        let by_path = || self.by_inode_and_path(read.inode, read.path.as_os_str().as_bytes());
+        self.by_identity(read.device, read.inode).or_else(by_path)
+    }
+
+    /// The replaced archives that a process has open.
+    pub(super) fn open_in(&self, process: &Process) -> Vec<&'a Path> {
+        let archives = process.open_archives().into_iter();
+        archives
+            .filter_map(|(name, _)| {
+                let file = std::fs::metadata(process.directory.join("fd").join(name)).ok()?;
+                self.by_identity(file.dev(), file.ino())
+            })
+            .collect()
+    }
+}
+
+/// A mapping's range of addresses as the links of `/proc/PID/map_files` have it: without the zeros
+/// that `maps` has before short ones.
+pub(super) fn plain_range(range: &[u8]) -> Vec<u8> {
+    let plain = |address: &[u8]| {
+        let zeros = address.iter().take_while(|byte| **byte == b'0').count();
+        address[zeros.min(address.len().saturating_sub(1))..].to_vec()
+    };
+    let parts: Vec<Vec<u8>> = range.split(|byte| *byte == b'-').map(plain).collect();
+    parts.join(&b'-')
 }
 
 /// One line about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mapping<'a> {
-    device: u64,
-    inode: u64,
-    path: &'a [u8],
+pub(super) struct Mapping<'a> {
+    /// The addresses, `START-END`.
+    pub(super) range: &'a [u8],
+    is_executable: bool,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// As the kernel writes it, ` (deleted)` included.
+    pub(super) path: &'a [u8],
 }
 
 impl<'a> Mapping<'a> {
     /// Reads `55d0-55d2 r-xp 00002000 fd:01 1234  /usr/bin/x`. None for mappings of no file.
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.splitn(6, |byte| *byte == b' ').skip(3);
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.splitn(6, |byte| *byte == b' ');
+        let (range, permissions) = (fields.next()?, fields.next()?);
+        let mut fields = fields.skip(1);
         let device = fields.next()?;
         let inode = decimal(fields.next()?)?;
         if inode == 0 {
@@ -106,10 +124,22 @@ impl<'a> Mapping<'a> {
         let colon = device.iter().position(|byte| *byte == b':')?;
         let (major, minor) = (hexadecimal(&device[..colon])?, hexadecimal(&device[colon + 1..])?);
         Some(Self {
+            range,
+            is_executable: permissions.contains(&b'x'),
             device: makedev(major, minor),
             inode,
             path: fields.next().unwrap_or_default().trim_ascii_start(),
         })
+    }
+
+    /// Whether what is mapped is code: to be executed, or Java's, which is not. Data that programs map
+    /// (locales, caches of icons, databases) is as often written anew as it is replaced.
+    pub(super) fn is_code(&self) -> bool {
+        let path = self.path.strip_suffix(b" (deleted)").unwrap_or(self.path);
+        self.is_executable
+            || path.ends_with(b".jar")
+            || path.ends_with(b".jsa")
+            || (path.ends_with(b"/lib/modules") && path.starts_with(b"/usr/lib/jvm/"))
     }
 }
 
@@ -133,7 +163,6 @@ mod tests {
                 inode: 77,
             },
             ReplacedFile { path: "/usr/sbin/nginx".into(), device: makedev(0xfd, 1), inode: 78 },
-            ReplacedFile { path: "/usr/bin/fail2ban-server".into(), device: 1, inode: 79 },
         ]
     }
 
@@ -162,24 +191,37 @@ mod tests {
     }
 
     #[test]
+    fn code_is_what_is_executed_and_what_java_maps() {
+        for (line, is_code) in [
+            ("7f00-7f01 r-xp 00002000 fd:01 77    /usr/lib/libssl.so.3", true),
+            ("7f00-7f01 r--p 00002000 fd:01 77    /usr/lib/libssl.so.3", false),
+            ("7f00-7f01 r--p 00000000 fd:01 78    /usr/lib/locale/locale-archive", false),
+            ("7f00-7f01 r--s 00000000 fd:01 79    /usr/share/java/a.jar", true),
+            ("7f00-7f01 r--s 00000000 fd:01 79    /usr/share/java/a.jar (deleted)", true),
+            ("7f00-7f01 r--s 00000000 fd:01 80    /usr/lib/jvm/java-17/lib/modules", true),
+            ("7f00-7f01 r--s 00000000 fd:01 80    /usr/lib/modules", false),
+        ] {
+            let mapping = Mapping::parse(line.as_bytes()).unwrap();
+            assert_eq!(mapping.is_code(), is_code, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mappings_link_has_its_addresses_without_leading_zeros() {
+        for (range, link) in [
+            (&b"00400000-0040b000"[..], &b"400000-40b000"[..]),
+            (b"7f00-7f01", b"7f00-7f01"),
+            (b"00000000-00001000", b"0-1000"),
+            (b"", b""),
+        ] {
+            assert_eq!(plain_range(range), link);
+        }
+    }
+
+    #[test]
     fn a_file_with_several_mappings_is_found_once() {
         let files = files();
         let maps = "1-2 r--p 0 fd:01 78 /usr/sbin/nginx\n2-3 r-xp 0 fd:01 78 /usr/sbin/nginx\n";
         assert_eq!(Replaced::new(&files).in_maps(maps.as_bytes()).len(), 1);
-    }
-
-    #[test]
-    fn a_script_is_found_behind_its_interpreter_only() {
-        let files = files();
-        let replaced = Replaced::new(&files);
-        for (command_line, is_found) in [
-            (&b"/usr/bin/python3\0/usr/bin/fail2ban-server\0-xf\0start\0"[..], true),
-            (b"python3.11\0-u\0/usr/bin/fail2ban-server\0", true),
-            (b"/usr/bin/vi\0/usr/bin/fail2ban-server\0", false),
-            (b"/usr/bin/python3\0/usr/bin/other\0", false),
-            (b"", false),
-        ] {
-            assert_eq!(replaced.in_script_arguments(command_line).is_some(), is_found);
-        }
     }
 }

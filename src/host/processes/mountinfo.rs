@@ -14,7 +14,7 @@ pub(super) fn below_usr(mountinfo: &[u8]) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Undoes the kernel's `\040` for blanks, tabs, newlines and backslashes.
-fn unescape(text: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {

@@ -16,7 +16,7 @@ use super::{answered, failure};
 
 /// How many questions are on their way at once: enough to hide the way to the manager and back, few
 /// enough for the bus's queue.
-const QUESTIONS_AT_ONCE: usize = 32;
+pub(super) const QUESTIONS_AT_ONCE: usize = 32;
 
 /// The longest name that a question may carry is the bus's limit for a message; this many names stay
 /// far below it.
@@ -137,6 +137,15 @@ async fn listed_by_name(
         }
     }
     Ok(found)
+}
+
+/// Where the units are on the bus; those that the manager does not know are left out.
+pub(super) async fn paths_by_name(
+    connection: &zbus::Connection,
+    units: &[UnitName],
+) -> PortResult<HashMap<UnitName, OwnedObjectPath>> {
+    let listed = listed_by_name(connection, units).await?;
+    Ok(listed.into_iter().map(|(unit, listed)| (unit, listed.path)).collect())
 }
 
 fn is_template(unit: &UnitName) -> bool {

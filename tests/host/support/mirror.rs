@@ -123,6 +123,12 @@ impl Repository {
         built(&format!("workers/workers_{version}_"))
     }
 
+    /// A Python program whose module differs from one version to the next: see `module-toy/build.sh`.
+    pub(crate) fn module_toy(version: u32) -> Self {
+        run_script("module-toy/build.sh", [""; 0], &[]);
+        Self::default().with(built(&format!("module-toy/module-toy_{version}_")))
+    }
+
     /// A package that must be refused, by what is wrong with it: see `broken/build.sh`.
     pub(crate) fn broken(reason: &str) -> Self {
         run_script("broken/build.sh", [""; 0], &[]);

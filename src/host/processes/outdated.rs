@@ -1,0 +1,158 @@
+//! Which processes run code that is not what the present tree has in its place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use apt_ostree_actors::port::{Manner, ProcessUse, Sighting, TreeChange};
+use apt_ostree_proto::outdated::Place;
+
+use super::interpreted::{self, Changes, Interpreted};
+use super::maps::Mapping;
+use super::present::{Link, Old, Present, Seen, View};
+use super::{FIRST_BUFFER_BYTES, Host, Process, Whose, kernel};
+
+/// How much of a path is told: one that is longer is cut, and names no file any more.
+const LONGEST_TOLD_PATH: usize = 1_024;
+
+impl Host {
+    /// Looks at every process.
+    pub(super) fn outdated(&self, changes: &[TreeChange]) -> io::Result<Sighting> {
+        let own_pid = std::process::id();
+        let mut present = Present::new(self);
+        let (changes, mut interpreted) = (Changes::new(changes), Interpreted::default());
+        let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
+        let mut sighting = Sighting { kernel: kernel::of_host(), ..Sighting::default() };
+        for process in self.processes()? {
+            // Kernel threads have no program, and what has ended has none any more.
+            let Ok(program) = fs::read_link(process.directory.join("exe")) else { continue };
+            sighting.processes += 1;
+            // This daemon asks; it takes its new code when it next starts.
+            if process.pid == own_pid {
+                continue;
+            }
+            let Some(view) = self.view_of(&process) else { continue };
+            let mut found = Found::default();
+            found.add_mapped(&process, &view, &program, &mut present, &mut buffer);
+            if let Some(files) = interpreted.files(&process, &program, true)
+                && let Some(begin) = changes.begin_of(&process, &mut buffer)
+            {
+                let is_of_other_root = matches!(view, View::OtherRoot(..));
+                for file in files.iter().filter(|file| changes.is_since(file, begin)) {
+                    let old = Old { path: file.path.clone(), is_of_other_root };
+                    found.add(&old, Manner::Interprets);
+                }
+            }
+            if interpreted::keeps_files_open(&program) {
+                found.add_open(&process, &view, &mut present);
+            }
+            if found.0.is_empty() {
+                continue;
+            }
+            let Some(whose) = self.whose(&process) else { continue };
+            sighting.uses.extend(found.uses(&process, &view, &whose));
+        }
+        Ok(sighting)
+    }
+
+    /// What of the files the process sees; none for one that has ended.
+    fn view_of(&self, process: &Process) -> Option<View> {
+        let root = fs::metadata(process.directory.join("root")).ok()?;
+        let root = (root.dev(), root.ino());
+        if root != self.root {
+            return Some(View::OtherRoot(
+                fs::read_link(process.directory.join("root")).ok()?,
+                root,
+            ));
+        }
+        let namespace = fs::metadata(process.directory.join("ns/mnt")).ok()?.ino();
+        let is_host = namespace == self.mount_namespace;
+        Some(if is_host { View::Host } else { View::OwnMounts(namespace) })
+    }
+}
+
+/// What one process uses that is not the present file, by path.
+#[derive(Debug, Default)]
+struct Found(BTreeMap<PathBuf, (Manner, bool)>);
+
+impl Found {
+    fn add(&mut self, old: &Old, manner: Manner) {
+        self.0.entry(told(&old.path)).or_insert((manner, old.is_of_other_root));
+    }
+
+    /// The program and what is mapped of other files to be executed.
+    fn add_mapped(
+        &mut self,
+        process: &Process,
+        view: &View,
+        program: &Path,
+        present: &mut Present<'_>,
+        buffer: &mut Vec<u8>,
+    ) {
+        // A program whose text was moved to huge pages is in no line of its maps.
+        if let Ok(file) = fs::metadata(process.directory.join("exe")) {
+            let path = program.as_os_str().as_bytes();
+            let link = Link::Program;
+            let seen = Seen { device: file.dev(), inode: file.ino(), path, link };
+            if let Some(old) = present.judge(process, view, seen) {
+                self.add(&old, Manner::Maps);
+            }
+        }
+        if !process.read("maps", buffer) {
+            return;
+        }
+        let mut last = (0, 0);
+        for mapping in buffer.split(|byte| *byte == b'\n').filter_map(Mapping::parse) {
+            let identity = (mapping.device, mapping.inode);
+            // A file has several lines in a row.
+            if identity == last || !mapping.is_code() {
+                continue;
+            }
+            last = identity;
+            let Mapping { device, inode, path, range, .. } = mapping;
+            let seen = Seen { device, inode, path, link: Link::Mapping(range) };
+            if let Some(old) = present.judge(process, view, seen) {
+                self.add(&old, Manner::Maps);
+            }
+        }
+    }
+
+    /// The archives that the process has open.
+    fn add_open(&mut self, process: &Process, view: &View, present: &mut Present<'_>) {
+        for (name, path) in process.open_archives() {
+            let Ok(file) = fs::metadata(process.directory.join("fd").join(&name)) else { continue };
+            let link = Link::Descriptor(&name);
+            let path = path.as_os_str().as_bytes();
+            let seen = Seen { device: file.dev(), inode: file.ino(), path, link };
+            if let Some(old) = present.judge(process, view, seen) {
+                self.add(&old, Manner::Maps);
+            }
+        }
+    }
+
+    fn uses<'a>(
+        self,
+        process: &'a Process,
+        view: &'a View,
+        whose: &'a Whose,
+    ) -> impl Iterator<Item = ProcessUse> + 'a {
+        self.0.into_iter().map(move |(path, (manner, is_of_other_root))| {
+            let place = match (view, &whose.place) {
+                (View::OtherRoot(root, _), Place::Host) if is_of_other_root => {
+                    Place::Chroot { root: told(root), unit: whose.unit.clone() }
+                }
+                (_, place) => place.clone(),
+            };
+            let unit = whose.unit.clone().filter(|_| place == Place::Host);
+            ProcessUse { pid: process.pid, unit, place, path, manner }
+        })
+    }
+}
+
+/// A path for an answer: what can be written there, and no more than that of it.
+fn told(path: &Path) -> PathBuf {
+    path.to_string_lossy().chars().take(LONGEST_TOLD_PATH).collect::<String>().into()
+}
