@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::service::UnitState;
@@ -11,6 +12,9 @@ use crate::port::{CommittedTree, Delta, InstallReport};
 use crate::saga::Mark;
 use crate::service::ServicePlan;
 
+/// The time since 1970 when this process first asked for it, and when that was.
+static BEGUN: OnceLock<(Duration, Instant)> = OnceLock::new();
+
 /// One entry of a transaction's log: what happened, and what a later step or an undo needs of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -18,15 +22,20 @@ pub struct Entry {
     pub mark: Mark,
     /// What came of it.
     pub payload: Option<Payload>,
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970, by the clock as this process first found it: so that setting the
+    /// clock makes no step longer or shorter.
     pub at_milliseconds: i64,
 }
 
 impl Entry {
     /// An entry of this moment that carries nothing.
     pub fn new(mark: Mark) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_milliseconds = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let (begun, begun_at) = *BEGUN.get_or_init(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (since, Instant::now())
+        });
+        let at_milliseconds = (begun + begun_at.elapsed()).as_millis();
+        let at_milliseconds = i64::try_from(at_milliseconds).unwrap_or(i64::MAX);
         Self { mark, payload: None, at_milliseconds }
     }
 
