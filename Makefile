@@ -51,6 +51,8 @@ torture: export SOAK = 300
 # The faults of the simulated host: each pair of them, and so many sequences by chance.
 torture: export EVERY = 1
 torture: export SEEDS = 5000
+# The steps in which a machine with Debian's own kernel is killed.
+torture: export EMULATED_CUTS = install switch start-units check-health deploy finalize
 torture: export TORTURE = $(CURDIR)/target/torture.json
 torture: prerequisites
 	debian/build.sh dev
@@ -58,6 +60,7 @@ torture: prerequisites
 	cargo test --locked --package apt-ostree-actors --test transactions faults:: -- --nocapture
 	cargo test --locked --test host faults:: -- --nocapture
 	cargo test --locked --test host nothing_piles_up -- --nocapture
+	cargo test --locked --test host kernel::a_machine_that_is_killed -- --nocapture
 	tests/fuzz/run 60
 	cargo test --locked --test host a_power_cut_at_any_write -- --nocapture
 

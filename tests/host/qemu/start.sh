@@ -1,6 +1,6 @@
 #!/bin/bash
-# qemu/start.sh NAME [IMAGE]: runs the test host NAME under QEMU, with Debian's own kernel, and stays until
-# it ends. Slow (there is no hardware behind it), but all real: the kernel, PID 1, the devices, the boot.
+# qemu/start.sh NAME [IMAGE|--again]: runs the test host NAME under QEMU, with Debian's own kernel, and stays
+# until it ends; --again boots the disk of its last run, whatever ended that. Slow (there is no hardware behind it), but all real: the kernel, PID 1, the devices, the boot.
 # In the run directory: disk.ext4, shell.sock (a root shell), monitor.sock, console.log.
 set -euo pipefail
 . "$(dirname -- "$0")/../settings.sh"
@@ -46,7 +46,14 @@ masks() {
 }
 
 mkdir -p "$run"
-cp --sparse=always --reflink=auto "$image" "$run/disk.ext4"
+if [ "$image" = --again ]; then
+    # What the file system's journal holds belongs to it; whoever reads the disk without mounting it has to know.
+    status=0
+    e2fsck -p -E journal_only "$run/disk.ext4" > "$run/fsck.log" || status=$?
+    [ "$status" -le 1 ] || die "the disk of $name cannot be read: see $run/fsck.log"
+else
+    cp --sparse=always --reflink=auto "$image" "$run/disk.ext4"
+fi
 read_boot_entry
 unpack_kernel
 rm -f "$run"/*.sock

@@ -4,6 +4,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::{
@@ -21,21 +22,34 @@ pub(crate) struct Emulator {
 impl Emulator {
     /// Boots the image with a kernel and waits for its shell.
     pub(crate) fn boot() -> Self {
-        let image = PathBuf::from(run_script("image.sh", [""; 0], &[("KERNEL", "1")]));
-        let name = format!("qemu-{}", std::process::id());
-        // The kernel ends the emulator when this thread, which owns it, is gone.
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(script("qemu/start.sh"))
-            .arg(&name)
-            .arg(image)
-            .stdin(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("setpriv can be run");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let image = run_script("image.sh", [""; 0], &[("KERNEL", "1")]);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("qemu-{}-{number}", std::process::id());
+        let process = start(&name, &image);
         let emulator = Self { name, process };
-        assert_eq!(emulator.shell("systemctl is-system-running --wait").trim(), "running");
+        emulator.wait_for_boot();
         emulator
+    }
+
+    #[track_caller]
+    fn wait_for_boot(&self) {
+        assert_eq!(self.shell("systemctl is-system-running --wait").trim(), "running");
+    }
+
+    /// Kills the emulator, so that what the guest had not written is lost, looks whether what is left is
+    /// whole, and boots it again.
+    pub(crate) fn cut_power(&mut self) {
+        self.process.kill().and_then(|()| self.process.wait()).expect("a child can be killed");
+        let shell = self.run_directory().join("shell.sock");
+        std::fs::remove_file(shell).expect("the run directory is writable");
+        run_script("qemu/check-disk.sh", [&self.name], &[]);
+        self.process = start(&self.name, "--again");
+        self.wait_for_boot();
+    }
+
+    fn run_directory(&self) -> PathBuf {
+        host_root().join("run").join(&self.name)
     }
 
     /// Runs a shell script inside, as root, to its end.
@@ -78,9 +92,22 @@ impl Emulator {
     }
 }
 
+/// Runs the emulator on a copy of an image, or `--again` on its own disk. The kernel ends it when this
+/// thread, which owns it, is gone.
+fn start(name: &str, image: &str) -> Child {
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(script("qemu/start.sh"))
+        .args([name, image])
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("setpriv can be run")
+}
+
 impl Drop for Emulator {
     fn drop(&mut self) {
-        let run = host_root().join("run").join(&self.name);
+        let run = self.run_directory();
         if std::thread::panicking() {
             eprintln!("{}", std::fs::read_to_string(run.join("console.log")).unwrap_or_default());
         }
