@@ -33,6 +33,8 @@ pub enum SimFault {
     HangAfter,
     /// It panics before its effect.
     Panic,
+    /// The bus is gone: neither the question nor the answer gets anywhere.
+    BusLost,
 }
 
 type FaultHook = Rc<dyn Fn(&str) -> Option<SimFault>>;
@@ -68,6 +70,10 @@ impl Faults {
                 std::future::pending().await
             }
             Some(SimFault::Panic) => panic!("simulated panic of {call}"),
+            Some(SimFault::BusLost) => Err(Failure::new(
+                ErrorCode::BusLost,
+                format!("simulated loss of the bus in {call}"),
+            )),
         }
     }
 }

@@ -170,6 +170,8 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -188,5 +190,38 @@ mod tests {
         let row = |code: &ErrorCode| format!("| `{code}` | {} | {} |", code.meaning(), code.hint());
         let expected: Vec<String> = ErrorCode::ALL.iter().map(row).collect();
         assert_eq!(found, expected, "the rows are to be:\n{}", expected.join("\n"));
+    }
+
+    /// The tests of whole transactions, on booted hosts and on the simulated one.
+    const TESTS: [&str; 2] = ["/../tests/host", "/../actors/tests/transactions"];
+
+    #[test]
+    fn every_code_is_provoked_by_a_test_of_whole_transactions() {
+        let mut texts = String::new();
+        let mut directories: Vec<PathBuf> = TESTS
+            .iter()
+            .map(|path| format!("{}{path}", env!("CARGO_MANIFEST_DIR")).into())
+            .collect();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    texts.push_str(&std::fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+        let is_told = |code: &&ErrorCode| {
+            let ways = [
+                format!("\"{code}\""),
+                format!("ErrorCode::{code}"),
+                format!("[{code}]"),
+                format!("Error.{code}\""),
+            ];
+            ways.iter().any(|way| texts.contains(way))
+        };
+        let untold: Vec<&ErrorCode> = ErrorCode::ALL.iter().filter(|code| !is_told(code)).collect();
+        assert_eq!(untold, Vec::<&ErrorCode>::new(), "no test expects them");
     }
 }

@@ -100,3 +100,30 @@ fn a_file_system_that_becomes_read_only_ends_in_the_state_before_or_after() {
     }
     between.note("read-only");
 }
+
+/// A repository and a boot partition that fail their owners, in the steps that need them.
+#[test]
+fn a_commit_and_a_deployment_that_fail_are_told_apart_and_put_back() {
+    let between = Between::boot();
+    // The running commit cannot be read.
+    let object = r#"cd /sysroot/ostree/repo/objects
+        commit=$(ostree admin status | sed --quiet "s/^\* debian \([0-9a-f]*\)\..*/\1/p")
+        name=$(echo $commit | cut -c -2)/$(echo $commit | cut -c 3-).commit"#;
+    let in_sysroot = |act: &str| {
+        format!("unshare --mount sh -euc 'mount -o remount,bind,rw /sysroot; {object}; {act}'")
+    };
+    let (take, give) = (in_sysroot("mv $name $name.away"), in_sysroot("mv $name.away $name"));
+    // The next boot configuration cannot be written.
+    let cover = "set -e; current=$(readlink /boot/loader | tr --delete --complement 0-9)
+        mkdir -p /boot/loader.$((1 - current)); mount -t tmpfs -o ro tmpfs /boot/loader.$((1 - current))"
+        .to_owned();
+    let uncover =
+        "umount $(awk '$5 ~ \"^/boot/loader\" { print $5 }' /proc/self/mountinfo)".to_owned();
+    for (code, step, fault, mend) in [
+        ("CommitFailed", "install", &take, &give),
+        ("DeployFailed", "check-health", &cover, &uncover),
+    ] {
+        assert_eq!(between.run(step, fault, mend).as_deref(), Some("rolled-back"), "{code}");
+        assert_eq!(between.host.newest_record()["failure"]["code"], code);
+    }
+}

@@ -6,6 +6,7 @@
 mod confirm;
 mod contract;
 mod daemon;
+mod errors;
 mod faults;
 mod inspections;
 mod outdated;
