@@ -16,6 +16,7 @@ mod progress;
 mod render;
 mod terminal;
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -45,9 +46,17 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(status) => ExitCode::from(status),
+        // Whoever read the answer has enough of it, as `head` has.
+        Err(error) if is_unread(&error) => ExitCode::from(exit::FAILED),
         Err(error) => {
             render::error(&error, &arguments.global);
             ExitCode::from(exit::status_of(&error))
         }
     }
+}
+
+/// Whether it is our own output that nobody reads any more. A connection to the bus that breaks is an
+/// error of the bus, not of this kind.
+fn is_unread(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }

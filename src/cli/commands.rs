@@ -1,6 +1,7 @@
 //! What each command does.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 
 use apt_ostree_proto::dbus::{ManagerProxy, Options};
 use apt_ostree_proto::plan::Plan;
@@ -66,8 +67,10 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         }
         Command::Monitor => monitor(global).await,
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(*shell, &mut command, "apt-ostree", &mut std::io::stdout());
+            // Into memory first: the generator takes a reader that has enough for a bug.
+            let (mut command, mut script) = (Arguments::command(), Vec::new());
+            clap_complete::generate(*shell, &mut command, "apt-ostree", &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(exit::DONE)
         }
         Command::ManualPage => {
