@@ -4,10 +4,11 @@
 #                     fuzzers for every parser; the counts go to target/torture.json
 # make bench          ours against the peers, in one run (ONLY=id for one row)
 # make lint           formatting, clippy and the dependencies' licences and sources
-# make deb            the Debian package, in target/deb/
+# make deb            the Debian package, in target/deb/; SUITE=trixie builds it for that suite, in target/trixie/deb/
 # make demo-clean     removes what a demo or a killed test left
 # make clean          removes everything that was built
-# Root and a Debian machine are needed: each target installs what it lacks.
+# Root and a Debian machine are needed: each target installs what it lacks. SUITE=trixie before deb, demo and test means
+# that suite of Debian, whatever the machine's is.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

@@ -1,15 +1,21 @@
 #!/bin/bash
 # Builds the Debian package from a profile's binaries: build.sh [PROFILE], default release.
-# The package lands in target/deb/.
+# The package lands in target/deb/; with SUITE= for another suite than the machine's in target/SUITE/deb/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 profile=${1:-release}
+machine_suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+if [ "${SUITE:-$machine_suite}" != "$machine_suite" ]; then
+    exec debian/chroot.sh "$SUITE" debian/build.sh "$profile"
+fi
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
 case $profile in
-    dev) output=target/debug ;;
-    *) output=target/$profile ;;
+    dev) output=$target/debug ;;
+    *) output=$target/$profile ;;
 esac
-root=target/deb/root
+root=$target/deb/root
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 architecture=$(dpkg --print-architecture)
 
@@ -49,9 +55,9 @@ library_dependencies() {
     scratch=$(mktemp -d)
     mkdir "$scratch/debian"
     printf 'Source: apt-ostree\n\nPackage: apt-ostree\nArchitecture: any\n' > "$scratch/debian/control"
-    local binaries=("$PWD/$root"/usr/bin/apt-ostree "$PWD/$root"/usr/libexec/apt-ostree{d,-worker})
+    local binaries=("$root"/usr/bin/apt-ostree "$root"/usr/libexec/apt-ostree{d,-worker})
     (cd "$scratch" && dpkg-shlibdeps -O "${binaries[@]}" 2>/dev/null) \
-        | sed -n 's/^shlibs:Depends=//p' | sed 's/libapt-pkg6.0 (>= 2\.6\.[0-9]*)/libapt-pkg6.0 (>= 2.6)/'
+        | sed -n 's/^shlibs:Depends=//p' | sed -E 's/(libapt-pkg[0-9.]+) \(>= ([0-9]+\.[0-9]+)\.[0-9]+\)/\1 (>= \2)/'
     rm -rf "$scratch"
 }
 
@@ -71,5 +77,5 @@ control_files() {
 build
 install_files
 control_files
-dpkg-deb --root-owner-group --build "$root" target/deb >/dev/null
-ls "target/deb/apt-ostree_${version}_${architecture}.deb"
+dpkg-deb --root-owner-group --build "$root" "$target/deb" >/dev/null
+ls "$target/deb/apt-ostree_${version}_${architecture}.deb"

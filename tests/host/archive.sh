@@ -7,8 +7,6 @@ archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # archive_pocket_uri "" | -updates | -security: the base address of that pocket, or nothing.
 archive_pocket_uri() {
-    local machine_suite
-    machine_suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     apt-get indextargets --format '$(REPO_URI)' "Codename: $machine_suite$1" \
         'Identifier: Packages' 'Origin: Debian' 'Component: main' | head -n 1
 }

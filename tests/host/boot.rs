@@ -44,7 +44,6 @@ fn apt_trusts_the_mirror_and_sees_what_was_chosen() {
     let chosen: BTreeSet<String> =
         real_upgrades().into_iter().chain(["hello-svc".to_owned()]).collect();
     assert_eq!(offered, chosen);
-    assert!(chosen.len() > 5, "{chosen:?}");
 }
 
 #[test]

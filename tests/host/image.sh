@@ -15,8 +15,8 @@ image=$suite_root/$variant.ext4
 
 # The packages under test: the newest build of the product's own, if there is one, and the toy service.
 packages_under_test() {
-    [ ! -d "$project/target/deb" ] \
-        || find "$project/target/deb" -maxdepth 1 -name 'apt-ostree_*.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-
+    [ ! -d "$build_root/deb" ] \
+        || find "$build_root/deb" -maxdepth 1 -name 'apt-ostree_*.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-
     find "$host_root/hello-svc" -maxdepth 1 -name 'hello-svc_1_*.deb'
 }
 

@@ -23,7 +23,8 @@ impl Successor {
             (directory.path().join("root"), directory.path().join("apt-ostree_next.deb"));
         let version = host.version_of("apt-ostree");
         let script = format!(
-            "dpkg-deb -R target/deb/apt-ostree_{version}_*.deb {root}
+            ". tests/host/settings.sh
+             dpkg-deb -R \"$build_root\"/deb/apt-ostree_{version}_*.deb {root}
              sed -i 's/^Version: .*/&+next1/' {root}/DEBIAN/control
              for helper in worker rescue; do cp /bin/false {root}/usr/libexec/apt-ostree-$helper; done
              printf 'next' >> {root}/usr/libexec/apt-ostreed
@@ -31,7 +32,7 @@ impl Successor {
             root = root.display(),
             package = package.display()
         );
-        let status = Command::new("/bin/sh")
+        let status = Command::new("/bin/bash")
             .args(["-ec", &script])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
             .status()

@@ -5,10 +5,13 @@ here=$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")
 project=$(realpath -- "$here/../..")
 
 # Debian's suite of this machine, unless SUITE names another: the binaries under test must match it.
-suite=${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
+machine_suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+suite=${SUITE:-$machine_suite}
 architecture=$(dpkg --print-architecture)
 
-# Everything that is built or run here lies below target/.
+# Everything that is built or run here lies below target/; where the product for that suite is built:
+build_root=$project/target
+[ "$suite" = "$machine_suite" ] || build_root+=/$suite
 host_root=${TEST_HOST_DIR:-$project/target/host}
 suite_root=$host_root/$suite
 run_root=$host_root/run

@@ -80,8 +80,10 @@ watch_standard_input() {
 boot() {
     rm -f "$run/power"
     : > "$run/leader.new"
-    # A power cut leaves the cgroup frozen.
-    echo 0 > "$cgroup/host/cgroup.freeze"
+    # A power cut leaves the cgroup frozen, and kills it: newer kernels then kill what is started straight into
+    # one that was there at the time, as systemd 257 starts services.
+    "$here/boot/remove-cgroup.sh" "$cgroup/host"
+    mkdir "$cgroup/host"
     setpriv --pdeathsig KILL unshare --mount --pid --uts --ipc --fork --kill-child \
         "$here/boot/namespace.sh" "$name" < /dev/null &
     unshare_pid=$!
