@@ -3,32 +3,30 @@
 //! Read are `/usr/lib/apt-ostree/config.d/*.toml`, `/etc/apt-ostree/config.toml` and
 //! `/etc/apt-ostree/config.d/*.toml`, in this order and by name; a later value wins. An unknown key
 //! is an error, for a setting that is silently ignored is worse than one that is refused.
+//!
+//! `fragments` finds and merges the files, `rules` says what values can be, `service` what can be said of
+//! one unit, and `problem` where something is wrong.
+
+mod fragments;
+mod problem;
+mod rules;
+mod service;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use apt_ostree_actors::journal::UPDATES_KEPT;
+use apt_ostree_actors::port::Probes;
 use apt_ostree_actors::service::{Strategies, StrategyRule};
-use apt_ostree_proto::request::{
-    LONGEST_CONFIRM_TIMEOUT_SECONDS, SHORTEST_CONFIRM_TIMEOUT_SECONDS, is_confirm_timeout,
-};
 use apt_ostree_proto::strategy::Strategy;
-use apt_ostree_proto::{ErrorCode, Failure, UnitPattern};
-use serde::Deserialize;
-use toml::{Table, Value};
+use apt_ostree_proto::{ErrorCode, Failure, UnitName, UnitPattern};
+use serde::{Deserialize, Serialize};
 
-/// Where fragments are, below the root.
-const DIRECTORIES: &[&str] = &["usr/lib/apt-ostree/config.d", "etc/apt-ostree/config.d"];
-/// The admin's main file; read between the two directories.
-const MAIN_FILE: &str = "etc/apt-ostree/config.toml";
-
-/// The longest explanation of what is not usable: a line of it and what is wrong there.
-const LONGEST_REASON: usize = 600;
+pub use problem::{Problem, Severity};
+pub use service::{ProbeKind, ProbeSettings, Service};
 
 /// The whole configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// Downloads.
@@ -48,7 +46,7 @@ pub struct Config {
 }
 
 /// `[download]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Download {
     /// Connections in all.
@@ -68,7 +66,7 @@ impl Default for Download {
 }
 
 /// `[install]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Install {
     /// After how many seconds an installation that is not done is ended and put back: the largest
@@ -83,21 +81,23 @@ impl Default for Install {
 }
 
 /// `[health]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Health {
     /// How long touched units must stay healthy, in seconds.
     pub dwell_seconds: u64,
+    /// How long one hook may take, in seconds.
+    pub hook_timeout_seconds: u64,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { dwell_seconds: 5 }
+        Self { dwell_seconds: 5, hook_timeout_seconds: 30 }
     }
 }
 
 /// `[services]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Services {
     /// Units that no update and no rollback restarts, whatever asks for it: `db.service`, or all
@@ -109,18 +109,8 @@ pub struct Services {
     pub reads: BTreeMap<UnitPattern, Vec<PathBuf>>,
 }
 
-/// `[service."NAME"]`, where NAME is a unit, a template or a pattern; the most precise counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Service {
-    /// How the units get their new code.
-    pub strategy: Strategy,
-    /// With `rolling`: units of one group go one by one. By default the instances of a template.
-    pub group: Option<String>,
-}
-
 /// `[rollback]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Rollback {
     /// How many updates can be undone; their trees stay on the disk, where they take the space of
@@ -141,7 +131,7 @@ impl Default for Rollback {
 }
 
 /// `[daemon]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Daemon {
     /// After how many seconds without a call the daemon exits; the bus starts it again.
@@ -158,29 +148,37 @@ impl Config {
     /// Loads the configuration of the host whose root is `root`. `InvalidConfiguration` when a fragment
     /// cannot be read or used; it is named, with the line where there is one.
     pub fn load(root: &Path) -> Result<Self, Failure> {
-        Self::read(root).map_err(|error| {
-            let text = format!("the configuration is not usable: {}", one_line(&error));
-            Failure::new(ErrorCode::InvalidConfiguration, text)
-        })
+        Self::read(root).map_err(|problems| unusable(&problems))
     }
 
-    fn read(root: &Path) -> anyhow::Result<Self> {
-        let mut merged = Table::new();
-        for path in fragments(root)? {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            // Each fragment is checked by itself first, so that an error names its file and line.
-            parse(&text).with_context(|| path.display().to_string())?;
-            merge(&mut merged, toml::from_str(&text)?);
+    /// The same, with everything that is wrong.
+    pub fn read(root: &Path) -> Result<Self, Vec<Problem>> {
+        let fragments = fragments::Fragments::read(root)?;
+        let config = fragments.merged()?;
+        let complaints = rules::complaints(&config);
+        if complaints.is_empty() {
+            return Ok(config);
         }
-        let config: Self = Value::Table(merged).try_into()?;
-        config.check()?;
-        Ok(config)
+        Err(complaints.into_iter().map(|complaint| fragments.locate(complaint)).collect())
     }
 
     /// How long touched units must stay healthy.
     pub fn dwell(&self) -> Duration {
         Duration::from_secs(self.health.dwell_seconds)
+    }
+
+    /// How long a hook may take.
+    pub fn hook_timeout(&self) -> Duration {
+        Duration::from_secs(self.health.hook_timeout_seconds)
+    }
+
+    /// The units' probes.
+    pub fn probes(&self) -> Probes {
+        let of = |(units, service): (&UnitPattern, &Service)| {
+            let probes: Vec<_> = service.probes.iter().filter_map(ProbeSettings::probe).collect();
+            Some((unit_of(units)?, probes)).filter(|(_, probes)| !probes.is_empty())
+        };
+        self.service.iter().filter_map(of).collect()
     }
 
     /// For how long an update waits for its confirmation where nobody says otherwise.
@@ -204,107 +202,29 @@ impl Config {
         let vetoes = self.services.never_restart.iter().map(never);
         Strategies::new(vetoes.chain(self.service.iter().map(configured)).collect())
     }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let Download { connections, connections_per_host, stall_seconds, attempts } = self.download;
-        if !(1..=64).contains(&connections) || !(1..=connections).contains(&connections_per_host) {
-            bail!(
-                "download.connections must be 1 to 64 and download.connections-per-host 1 to \
-                 connections; they are {connections} and {connections_per_host}"
-            );
-        }
-        if !(1..=600).contains(&stall_seconds) || !(1..=100).contains(&attempts) {
-            bail!(
-                "download.stall-seconds must be 1 to 600 and download.attempts 1 to 100; they are \
-                 {stall_seconds} and {attempts}"
-            );
-        }
-        if !(1..=3 * 60 * 60).contains(&self.install.longest_seconds) {
-            bail!("install.longest-seconds must be 1 to 10800");
-        }
-        if let Some(path) = self.services.reads.values().flatten().find(|path| !path.is_absolute())
-        {
-            bail!("services.reads must be absolute paths; \"{}\" is none", path.display());
-        }
-        if self.health.dwell_seconds > 3_600 {
-            bail!("health.dwell-seconds must be at most 3600");
-        }
-        if !(1..UPDATES_KEPT).contains(&self.rollback.keep_updates) {
-            bail!("rollback.keep-updates must be 1 to {}", UPDATES_KEPT - 1);
-        }
-        if !is_confirm_timeout(self.rollback.confirm_timeout_seconds) {
-            bail!(
-                "rollback.confirm-timeout-seconds must be {SHORTEST_CONFIRM_TIMEOUT_SECONDS} to \
-                 {LONGEST_CONFIRM_TIMEOUT_SECONDS}, or 0 for no confirmation"
-            );
-        }
-        for (units, service) in &self.service {
-            if service.group.is_some() && service.strategy != Strategy::Rolling {
-                bail!("service.\"{units}\".group is of use only with strategy = \"rolling\"");
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The parser draws the line that is wrong, with an arrow below; one line has to do.
-fn one_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}").replace(|c: char| c.is_control(), " ");
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").chars().take(LONGEST_REASON).collect()
+/// The one unit that is meant, unless it is a template or a pattern.
+fn unit_of(units: &UnitPattern) -> Option<UnitName> {
+    let is_template = units.as_str().contains("@.");
+    UnitName::parse(units.as_str()).ok().filter(|_| !is_template)
 }
 
-/// Reads one fragment.
-fn parse(text: &str) -> Result<Config, toml::de::Error> {
-    toml::from_str(text)
-}
-
-fn merge(into: &mut Table, from: Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(more)) => merge(inner, more),
-            (_, value) => drop(into.insert(key, value)),
-        }
-    }
-}
-
-/// The fragments that are there, in the order in which they are merged.
-fn fragments(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for (index, directory) in DIRECTORIES.iter().enumerate() {
-        if index == 1 {
-            paths.extend(Some(root.join(MAIN_FILE)).filter(|path| path.exists()));
-        }
-        let directory = root.join(directory);
-        let entries = match std::fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", directory.display()));
-            }
-        };
-        let mut here = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("cannot read {}", directory.display()))?;
-        here.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-        here.sort();
-        paths.append(&mut here);
-    }
-    Ok(paths)
+/// Why the daemon cannot serve: the first problem, and how many more there are.
+fn unusable(problems: &[Problem]) -> Failure {
+    let first = problems.first().map(Problem::sentence).unwrap_or_default();
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    let text = format!("the configuration is not usable: {first}{more}");
+    Failure::new(ErrorCode::InvalidConfiguration, text)
 }
 
 /// Reads these bytes as a fragment, and merges it with itself.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    if let Ok(config) = parse(&text) {
-        drop(config.check());
-        let table: Table = toml::from_str(&text).expect("it was read before");
-        let mut merged = table.clone();
-        merge(&mut merged, table.clone());
-        assert_eq!(merged, table);
-    }
+    fragments::fuzz(&String::from_utf8_lossy(data));
 }
 
 #[cfg(test)]
@@ -390,8 +310,64 @@ mod tests {
             let failure = Config::load(root.path()).unwrap_err();
             assert_eq!(failure.code, ErrorCode::InvalidConfiguration);
             let told = failure.message;
-            assert!(told.contains("config.toml") || told.contains(" must be "), "{told}");
+            assert!(told.contains("config.toml, line "), "{told}");
             assert!(!told.contains(char::is_control) && told.len() < 1_000, "{told:?}");
+        }
+    }
+
+    const PROBES: &str = "\
+        [service.\"nginx.service\"]
+        probes = [
+            { kind = \"http\", url = \"http://127.0.0.1/\", status = 200 },
+            { kind = \"tcp\", port = 80, level = \"wanted\", settle-seconds = 5 },
+        ]
+        [service.\"polkit.service\"]
+        probes = [{ kind = \"dbus\", name = \"org.freedesktop.PolicyKit1\" }]
+        [service.\"x.service\"]
+        probes = [{ kind = \"command\", command = [\"/bin/x\", \"-y\"], timeout-seconds = 9 }]";
+
+    #[test]
+    fn probes_of_all_kinds_are_read() {
+        let root = root(&[("etc/apt-ostree/config.toml", PROBES)]);
+        let probes = Config::load(root.path()).unwrap().probes();
+        let told: Vec<String> = probes.values().flatten().map(ToString::to_string).collect();
+        let expected = [
+            "http http://127.0.0.1/ (200)",
+            "tcp 127.0.0.1 port 80",
+            "dbus org.freedesktop.PolicyKit1",
+            "command /bin/x -y",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_file_and_line() {
+        let table = "[service.\"x.service\"]\nprobes = [\n";
+        for (text, line, told) in [
+            ("[health]\n\ndwell-seconds = 4000", 3, "at most 3600"),
+            ("[health]\nhook-timeout-seconds = 0", 2, "health.hook-timeout-seconds"),
+            ("[services]\nnever-restart = [\"x\"]", 2, "type suffix"),
+            (&format!("{table}{{ kind = \"tcp\" }}]"), 3, "a tcp probe needs a port"),
+            (&format!("{table}{{ kind = \"tcp\", port = 0 }}]"), 3, "port"),
+            (&format!("{table}\n{{ kind = \"http\", url = \"ftp://x\" }}]"), 4, "url"),
+            (&format!("{table}{{ kind = \"http\", port = 80, url = \"http://x\" }}]"), 3, "port"),
+            (&format!("{table}{{ kind = \"dbus\", name = \"x\" }}]"), 3, "bus name"),
+            (&format!("{table}{{ kind = \"command\", command = [\"x\"] }}]"), 3, "absolute"),
+            (&format!("{table}{{ kind = \"smtp\" }}]"), 3, "smtp"),
+            (&format!("{table}{{ kind = \"tcp\", prot = 3 }}]"), 3, "prot"),
+            (&format!("{table}{{ kind = \"tcp\", port = 1, level = \"x\" }}]"), 3, "wanted"),
+            ("[service.\"x@.service\"]\nprobes = [{ kind = \"tcp\", port = 1 }]", 2, "single unit"),
+            ("[service.\"x y.service\"]\nprobes = []", 1, "pattern of unit names"),
+        ] {
+            let root = root(&[
+                ("etc/apt-ostree/config.toml", text),
+                ("etc/apt-ostree/config.d/10.toml", "[download]\nattempts = 3"),
+            ]);
+            let problems = Config::read(root.path()).unwrap_err();
+            let problem = problems.first().unwrap();
+            assert_eq!(problem.line, Some(line), "{text}: {problem}");
+            assert!(problem.text.contains(told), "{text}: {problem}");
+            assert!(problem.to_string().contains(&format!("config.toml:{line}: error: ")));
         }
     }
 }

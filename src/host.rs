@@ -1,6 +1,7 @@
 //! The real host behind the ports of [`apt_ostree_actors::port`], one module a port.
 
 pub mod archive;
+pub mod checks;
 pub mod files;
 pub mod http;
 pub mod lock;
@@ -13,6 +14,7 @@ pub mod programs;
 pub mod sandbox;
 pub mod surroundings;
 pub mod systemd;
+mod transient;
 pub mod tree;
 pub mod worker;
 
@@ -43,6 +45,7 @@ pub async fn open(bus: &zbus::Connection, longest_install: Duration) -> anyhow::
         files: Rc::new(files::HostFiles::new()),
         systemd: Rc::new(systemd::SystemdManager::connect(bus.clone()).await?),
         processes,
+        checks: Rc::new(checks::HostChecks::new(bus.clone())),
     })
 }
 

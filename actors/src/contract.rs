@@ -5,6 +5,7 @@
 //!
 //! A broken promise changes nothing about the call: it is told in the [`ContractReport`].
 
+mod checks;
 mod edges;
 mod exercise;
 mod files;
@@ -87,7 +88,8 @@ impl Contract {
             mounts: Rc::clone(&checked) as _,
             files: Rc::clone(&checked) as _,
             systemd: Rc::clone(&checked) as _,
-            processes: checked as _,
+            processes: Rc::clone(&checked) as _,
+            checks: checked as _,
         }
     }
 

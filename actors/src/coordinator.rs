@@ -3,10 +3,11 @@
 //!
 //! Modules in reading order: `drive` runs one transaction from its log to its end, with the
 //! effects of each step in `forward` and of each undo in `unwind`; `confirmation` is how one that
-//! waits is confirmed; `recovery` takes up what a dead daemon left; `facts` and `progress` are what
-//! a transaction knows and how far it is; `pump` and `told` write its two logs; `read` answers
-//! questions; `prune` forgets what is old; `retention` keeps what rollbacks need, `points` names it,
-//! `compare` tells states apart; `outdated` finds what runs old code, `restart` restarts it; `inspect` compares the host with its record and has it mended.
+//! waits is confirmed; `hooks` is what the admin has run around it; `recovery` takes up what a dead
+//! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump` and `told`
+//! write its two logs; `read` answers questions; `prune` forgets what is old; `retention` keeps what
+//! rollbacks need, `points` names it, `compare` tells states apart; `outdated` finds what runs old
+//! code, `restart` restarts it; `inspect` compares the host with its record and has it mended.
 
 mod compare;
 mod confirmation;
@@ -15,6 +16,7 @@ mod drive;
 mod environment;
 mod facts;
 mod forward;
+mod hooks;
 mod inspect;
 mod interruption;
 mod outdated;

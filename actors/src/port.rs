@@ -8,6 +8,7 @@
 //! - It hears `context.cancel` where it takes a context.
 
 mod archive;
+mod checks;
 mod files;
 mod http;
 mod mounts;
@@ -19,6 +20,9 @@ mod systemd;
 mod tree;
 
 pub use archive::{Archive, ArchiveContents};
+pub use checks::{
+    CheckAnswer, CheckLevel, Checks, Hook, HookCall, HookKind, HookPhase, Probe, Probes, Question,
+};
 pub use files::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement};
 pub use http::{FetchError, FetchRequest, FetchResponse, Http};
 pub use mounts::{LayerOwner, Mounts, TreeIdentity, UsrLayer, UsrLook, UsrMount};
@@ -60,4 +64,6 @@ pub struct Host {
     pub systemd: Rc<dyn Systemd>,
     /// Running processes.
     pub processes: Rc<dyn Processes>,
+    /// Probes of services, and hooks.
+    pub checks: Rc<dyn Checks>,
 }

@@ -1,12 +1,14 @@
 //! The simulated host behind the same ports as the real one: for tests of everything that happens
 //! between the ports, in virtual time and with scripted failures.
 
+mod checks;
 mod disk;
 mod host;
 mod packages;
 mod processes;
 mod systemd;
 
+pub use checks::{SimChecks, SimHook};
 pub use disk::{DiskState, SIM_TREE_BYTES, SimDisk, sim_commit, sim_file};
 pub use host::{SimHost, WorldState};
 pub use packages::SimPackages;

@@ -59,7 +59,7 @@ impl Supervisor {
             overlay: OverlayActor::new(&host).start(),
             package: PackageActor::new(&host).start(),
             service: service(&host).start(),
-            health: health(&host).start(),
+            health: HealthActor::new(&host).start(),
         };
         Self { host, workers, replaced: VecDeque::new() }
     }
@@ -79,7 +79,7 @@ impl Supervisor {
             overlay: OverlayActor::new,
             package: PackageActor::new,
             service: service,
-            health: health
+            health: HealthActor::new
         );
     }
 
@@ -107,10 +107,6 @@ fn verification(host: &Host) -> VerificationActor {
 
 fn service(host: &Host) -> ServiceActor {
     ServiceActor::new(Rc::clone(&host.systemd), Rc::clone(&host.processes))
-}
-
-fn health(host: &Host) -> HealthActor {
-    HealthActor::new(Rc::clone(&host.systemd))
 }
 
 impl Actor for Supervisor {

@@ -83,7 +83,7 @@ codes! {
     SwitchFailed => "See the journal: journalctl -u apt-ostreed.",
     /// A unit could not be stopped or started.
     UnitFailed => "See the unit's log: journalctl -u UNIT.",
-    /// A unit did not stay healthy.
+    /// A unit did not stay healthy, or a required check failed.
     Unhealthy => "See the unit's log: journalctl -u UNIT.",
     /// The new tree could not be deployed for the next boot.
     DeployFailed => "Check the sysroot: ostree admin status, and the space on /boot.",

@@ -1,6 +1,7 @@
 //! Units: what an update does to them, and why.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -166,4 +167,15 @@ impl UnitState {
     pub fn is_failed(&self) -> bool {
         self.active == "failed"
     }
+}
+
+/// What a service uses, as the kernel accounts for its control group. None where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitUsage {
+    /// `MemoryCurrent`
+    pub memory_bytes: Option<u64>,
+    /// `CPUUsageNSec`
+    pub processor_time: Option<Duration>,
+    /// How long it has been up.
+    pub up_for: Option<Duration>,
 }

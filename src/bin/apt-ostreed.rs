@@ -174,6 +174,8 @@ fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         dwell: config.dwell(),
+        probes: config.probes(),
+        hook_timeout: config.hook_timeout(),
         confirm_timeout: config.confirm_timeout(),
         keep_updates: config.rollback.keep_updates,
         keep_bytes: config.rollback.keep_bytes,

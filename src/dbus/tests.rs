@@ -8,6 +8,7 @@ use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover, Settings};
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
+use apt_ostree_actors::port::Probes;
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::SimHost;
 use apt_ostree_proto::dbus::{
@@ -49,6 +50,8 @@ impl Peers {
             archives: state.path().join("archives"),
             download: Limits::default(),
             dwell: Duration::from_millis(1),
+            probes: Probes::new(),
+            hook_timeout: Duration::from_secs(1),
             confirm_timeout: None,
             keep_updates: 3,
             keep_bytes: None,

@@ -20,8 +20,9 @@ use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-use self::task::{SCRIPT_PATH, SandboxRequest};
-use self::unit::{InstallUnit, Streams};
+use self::task::{KnownUnit, SCRIPT_PATH, SandboxRequest};
+use self::unit::Streams;
+use super::transient::{self, TransientUnit};
 use super::tree::layout::Stage;
 use super::tree::state::StateReader;
 use super::worker;
@@ -46,11 +47,11 @@ impl Bubblewrap {
     }
 
     async fn run(&self, changes: &[PackageChange], context: &StepContext) -> PortResult<()> {
-        let unit = InstallUnit::of(&self.bus, context.transaction);
+        let unit = unit::of(&self.bus, context.transaction);
         // What an interrupted attempt left would refuse the new unit's name.
         let ended = unit.kill();
         let ((), lower_usr, units) =
-            tokio::try_join!(ended, running_usr(), unit.states_of_all_units())?;
+            tokio::try_join!(ended, running_usr(), states_of_all_units(&self.bus))?;
         let request = SandboxRequest {
             transaction: context.transaction,
             lower_usr,
@@ -104,7 +105,7 @@ impl Sandbox for Bubblewrap {
     }
 
     async fn kill(&self, transaction: TransactionId) -> PortResult<()> {
-        InstallUnit::of(&self.bus, transaction).kill().await
+        unit::of(&self.bus, transaction).kill().await
     }
 }
 
@@ -133,7 +134,7 @@ impl Pipes {
 }
 
 async fn converse(
-    unit: &InstallUnit<'_>,
+    unit: &TransientUnit<'_>,
     limits: &Limits,
     pipes: Pipes,
     request: &[u8],
@@ -146,7 +147,7 @@ async fn converse(
     let output = Receiver::from_owned_fd(pipes.output).map_err(broken)?;
     let errors = Receiver::from_owned_fd(pipes.errors).map_err(broken)?;
     // Our copies of the unit's ends go when it has them: the end of the streams is its end.
-    unit.start(limits, pipes.unit).await?;
+    unit::start(unit, limits, pipes.unit).await?;
     let ask = async move {
         // A sandbox that dies before it has read everything is told by its missing answer.
         if let Err(error) = input.write_all(request).await {
@@ -161,6 +162,14 @@ async fn converse(
     let what = unit.result().await;
     let message = format!("the sandbox ended without an answer ({what}): {complaint}");
     Err(Failure::new(ErrorCode::InstallFailed, message))
+}
+
+/// The state of every unit that the manager has loaded.
+async fn states_of_all_units(bus: &zbus::Connection) -> PortResult<Vec<KnownUnit>> {
+    let units = transient::loaded(bus, &[]).await?.into_iter();
+    Ok(units
+        .map(|(name, _, load, active, sub, ..)| KnownUnit { name, load, active, sub })
+        .collect())
 }
 
 async fn running_usr() -> PortResult<std::path::PathBuf> {

@@ -7,6 +7,7 @@ mod policy;
 mod reads;
 mod tmpfiles;
 mod units;
+mod usage;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apt_ostree_actors::port::{JobOutcome, PortResult, Systemd, UnitDependencies};
-use apt_ostree_proto::service::{UnitAction, UnitState};
+use apt_ostree_proto::service::{UnitAction, UnitState, UnitUsage};
 use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -86,6 +87,10 @@ impl Systemd for SystemdManager {
 
     async fn list(&self) -> PortResult<BTreeMap<UnitName, UnitState>> {
         units::list(&self.connection).await
+    }
+
+    async fn usage(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, UnitUsage>> {
+        usage::of(&self.connection, &self.manager, units).await
     }
 
     async fn dependencies(

@@ -18,7 +18,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
-use apt_ostree_actors::port::Host;
+use apt_ostree_actors::port::{Host, Probes};
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::{Reporter, StepContext};
 use apt_ostree_proto::event::Event;
@@ -151,6 +151,8 @@ impl Daemon {
             archives: paths::ARCHIVES.into(),
             download: Limits::default(),
             dwell: Duration::from_secs(1),
+            probes: Probes::new(),
+            hook_timeout: Duration::from_secs(30),
             confirm_timeout: None,
             keep_updates: 5,
             keep_bytes: None,

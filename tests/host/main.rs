@@ -6,6 +6,7 @@ mod boot;
 mod bus;
 mod confirm;
 mod faults;
+mod health;
 mod journals;
 mod kernel;
 mod named_points;

@@ -7,7 +7,7 @@ use apt_ostree_proto::service::UnitAction;
 use apt_ostree_proto::{CommitId, PlanId, PointName, TransactionId, UnitName};
 
 use super::unattended;
-use crate::port::{DeltaSource, Host, PortResult, TreeMetadata};
+use crate::port::{DeltaSource, HookKind, Host, PortResult, TreeMetadata};
 
 /// Longer than any unit that is up takes to be found up.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,6 +64,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.systemd.states(units).await?;
     host.systemd.dependencies(units).await?;
     host.systemd.reads(units).await?;
+    host.systemd.usage(units).await?;
     host.systemd.forbidden_by_policy(&[(unit.clone(), UnitAction::Restart)]).await?;
     host.systemd.start(unit, JOB_TIMEOUT).await?;
     host.systemd.restart(unit, JOB_TIMEOUT).await?;
@@ -76,6 +77,10 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.systemd.allow_shutdown();
     host.systemd.is_stopping().await?;
     host.systemd.wait_for_change(WAIT).await?;
+    for kind in HookKind::ALL {
+        host.checks.hooks(*kind).await?;
+    }
+    host.checks.end(TransactionId(0)).await?;
     host.processes.own_mounts().await?;
     host.processes.users_of(&[]).await?;
     host.processes.outdated(&[]).await?;

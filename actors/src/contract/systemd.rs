@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::{UnitAction, UnitState};
+use apt_ostree_proto::service::{UnitAction, UnitState, UnitUsage};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -43,6 +43,13 @@ impl Systemd for Checked {
 
     async fn list(&self) -> PortResult<BTreeMap<UnitName, UnitState>> {
         self.host.systemd.list().await
+    }
+
+    async fn usage(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, UnitUsage>> {
+        let usage = self.host.systemd.usage(units).await?;
+        let asked: BTreeSet<UnitName> = units.iter().cloned().collect();
+        self.holds(Promise::UsageAsked, keys(&usage).is_subset(&asked), &usage);
+        Ok(usage)
     }
 
     async fn dependencies(

@@ -374,6 +374,7 @@ impl Drive {
         if outcome.is_success() {
             self.progress.complete();
         }
+        self.run_last_hooks(outcome).await;
         let record = self.record(outcome);
         let (written, entry) = (record.clone(), Entry::new(Mark::Finished(outcome)));
         self.parts.journal.write(move |journal| journal.finish(&written, &entry)).await?;
@@ -427,7 +428,7 @@ impl Drive {
         Ok(())
     }
 
-    async fn workers(&self) -> Result<Workers, Failure> {
+    pub(super) async fn workers(&self) -> Result<Workers, Failure> {
         self.parts
             .supervisor
             .send(GetWorkers)

@@ -22,7 +22,7 @@ use crate::overlay::{
     StageTree, SwitchTree,
 };
 use crate::package::{ArchiveLock, FindServicesWith, Goal, InstallPackages, MakePlan};
-use crate::port::{Delta, TreeMetadata};
+use crate::port::{Delta, HookPhase, TreeMetadata};
 use crate::service::{
     AllowShutdown, DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits,
 };
@@ -86,6 +86,7 @@ impl Drive {
     }
 
     async fn plan(&mut self, workers: &Workers) -> Result<Plan, Failure> {
+        self.refuse_bad_hooks(workers).await?;
         let host = ask(&workers.overlay, DescribeHost).await?;
         if host.foreign_pending && !matches!(self.request.target, Target::Pending) {
             return Err(Failure::new(
@@ -272,10 +273,14 @@ impl Drive {
         let plan = self.committed()?.services.clone();
         let units = plan.watched();
         let (health, service) = (workers.health.clone(), workers.service.clone());
+        let settings = self.parts.settings.clone();
+        let (call, hook_timeout) = (Some(self.hook_call(HookPhase::Before)), settings.hook_timeout);
         let baseline = self
             .reporting(async move |context| {
-                let baseline =
-                    ask(&health, RecordBaseline { units, context: context.clone() }).await?;
+                let (probes, context_of) = (settings.probes.clone(), context.clone());
+                let request =
+                    RecordBaseline { units, probes, call, hook_timeout, context: context_of };
+                let baseline = ask(&health, request).await?;
                 ask(&service, StopUnits { plan, context }).await?;
                 Ok(baseline)
             })
@@ -305,21 +310,20 @@ impl Drive {
 
     async fn check_health(&mut self, workers: &Workers) -> Result<Option<Payload>, Failure> {
         let touched = self.expected_up.clone();
-        if touched.is_empty() {
-            return Ok(None);
-        }
-        let dwell = self.parts.settings.dwell;
+        let (dwell, hook_timeout) = (self.parts.settings.dwell, self.parts.settings.hook_timeout);
+        let call = Some(self.hook_call(HookPhase::After));
         // A daemon that died between the switch and here unwinds: the baseline is there.
         let Some(baseline) = self.baseline.clone() else { return Ok(None) };
         let health = workers.health.clone();
         let report = self
             .reporting(async move |context| {
-                ask(&health, CheckHealth { baseline, touched, dwell, context }).await
+                let request = CheckHealth { baseline, touched, dwell, call, hook_timeout, context };
+                ask(&health, request).await
             })
             .await?;
         let unjudged = report.failed_before.iter();
-        let warnings: Vec<String> =
-            unjudged.map(|unit| format!("{unit} had failed before the update")).collect();
+        let unjudged = unjudged.map(|unit| format!("{unit} had failed before the update"));
+        let warnings: Vec<String> = unjudged.chain(report.warnings).collect();
         Ok((!warnings.is_empty()).then_some(Payload::Warnings(warnings)))
     }
 

@@ -16,7 +16,7 @@ use super::forward::ask;
 use super::outdated::look;
 use super::{Coordinator, Parts};
 use crate::context::{Report, Reporter, StepContext};
-use crate::health::{CheckHealth, RecordBaseline};
+use crate::health::{CheckHealth, HealthReport, RecordBaseline};
 use crate::service::{
     AllowShutdown, HoldShutdown, RecordStates, ServicePlan, StartAgain, StartUnits,
 };
@@ -110,8 +110,8 @@ async fn restart_units(
             warnings.push(text);
         }
     }
-    let failed_before = match (result, again) {
-        (Ok(failed_before), _) => failed_before,
+    let health = match (result, again) {
+        (Ok(health), _) => health,
         (Err(failure), Ok(())) => {
             return Err(failure.with_kept("what ran before runs again, and the tree is unchanged"));
         }
@@ -121,22 +121,28 @@ async fn restart_units(
             return Err(failure);
         }
     };
-    warnings.extend(failed_before.iter().map(|unit| format!("{unit} had failed before")));
+    let failed_before = health.failed_before.iter();
+    warnings.extend(failed_before.map(|unit| format!("{unit} had failed before")));
+    warnings.extend(health.warnings);
     Ok(warnings)
 }
 
-/// Answers the units that had failed before.
+/// Answers what their health is.
 async fn start_and_watch(
     parts: &Parts,
     workers: &Workers,
     plan: ServicePlan,
     context: &StepContext,
-) -> Result<Vec<UnitName>, Failure> {
-    let request = RecordBaseline { units: plan.watched(), context: context.clone() };
+) -> Result<HealthReport, Failure> {
+    let (settings, context) = (&parts.settings, context.clone());
+    let (units, probes) = (plan.watched(), settings.probes.clone());
+    // Hooks are around updates.
+    let (call, hook_timeout) = (None, settings.hook_timeout);
+    let request = RecordBaseline { units, probes, call, hook_timeout, context: context.clone() };
     let baseline = ask(&workers.health, request).await?;
-    let dwell = parts.settings.dwell;
+    let dwell = settings.dwell;
     let request = StartUnits { plan, dwell, context: context.clone() };
     let touched = ask(&workers.service, request).await?;
-    let request = CheckHealth { baseline, touched, dwell, context: context.clone() };
-    Ok(ask(&workers.health, request).await?.failed_before)
+    let request = CheckHealth { baseline, touched, dwell, call: None, hook_timeout, context };
+    ask(&workers.health, request).await
 }

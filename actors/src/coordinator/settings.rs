@@ -5,6 +5,7 @@ use std::time::Duration;
 use apt_ostree_proto::{TransactionId, UnitPattern};
 
 use crate::download::Limits;
+use crate::port::Probes;
 use crate::service::Strategies;
 
 /// What the admin can set about transactions.
@@ -18,6 +19,10 @@ pub struct Settings {
     pub download: Limits,
     /// How long touched units must stay healthy.
     pub dwell: Duration,
+    /// How units are asked whether they are ready.
+    pub probes: Probes,
+    /// How long a hook may take.
+    pub hook_timeout: Duration,
     /// For how long an update waits for its confirmation where nobody says otherwise; none: it waits
     /// for none.
     pub confirm_timeout: Option<Duration>,

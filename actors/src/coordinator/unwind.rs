@@ -5,6 +5,7 @@ use apt_ostree_proto::step::Step;
 
 use super::drive::Drive;
 use super::forward::ask;
+use crate::health::EndChecks;
 use crate::journal::Committed;
 use crate::overlay::{DropCommit, DropStage, DropTree, SwitchBack, Undeploy};
 use crate::package::{ArchiveLock, KillInstall};
@@ -19,7 +20,9 @@ impl Drive {
         workers: Workers,
     ) -> Result<Vec<String>, Failure> {
         match step {
-            Step::Plan | Step::Verify | Step::CheckHealth | Step::Confirm | Step::Finalize => {
+            Step::Plan | Step::Verify | Step::Confirm | Step::Finalize => Ok(Vec::new()),
+            Step::CheckHealth => {
+                self.end_checks(&workers).await;
                 Ok(Vec::new())
             }
             Step::Download => {
@@ -42,7 +45,16 @@ impl Drive {
         }
     }
 
+    /// Those that a daemon left which died meanwhile. They have time-outs of their own: nothing is stuck
+    /// for them.
+    async fn end_checks(&self, workers: &Workers) {
+        if let Err(failure) = ask(&workers.health, EndChecks(self.id)).await {
+            tracing::warn!(%failure, "checks are left to their time-outs");
+        }
+    }
+
     async fn restore_units(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
+        self.end_checks(workers).await;
         // Units whose state was never written down were never touched.
         let Some(before) = self.facts.unit_states.clone() else { return Ok(Vec::new()) };
         let plan = self.committed()?.services.clone();

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::{UnitAction, UnitState};
+use apt_ostree_proto::service::{UnitAction, UnitState, UnitUsage};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ pub trait Systemd: std::fmt::Debug {
 
     /// Every unit that is loaded, with its state's cheap part (load, active, sub).
     async fn list(&self) -> PortResult<BTreeMap<UnitName, UnitState>>;
+
+    /// What each of these services uses; units that do not run are left out.
+    async fn usage(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, UnitUsage>>;
 
     /// How the units hang together.
     async fn dependencies(

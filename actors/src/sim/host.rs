@@ -8,8 +8,8 @@ use apt_ostree_proto::id::BootId;
 use tokio::time::Instant;
 
 use super::{
-    DiskState, Faults, SimDisk, SimFault, SimPackages, SimProcesses, SimSystemd, SimUnit,
-    UnitSnapshot,
+    DiskState, Faults, SimChecks, SimDisk, SimFault, SimPackages, SimProcesses, SimSystemd,
+    SimUnit, UnitSnapshot,
 };
 use crate::clock::BootClock;
 use crate::port::Host;
@@ -25,6 +25,8 @@ pub struct SimHost {
     pub systemd: Rc<SimSystemd>,
     /// Its processes.
     pub processes: Rc<SimProcesses>,
+    /// Its probes and hooks.
+    pub checks: Rc<SimChecks>,
     time: Rc<SimTime>,
 }
 
@@ -66,6 +68,7 @@ impl SimHost {
             packages: Rc::new(SimPackages::new()),
             systemd,
             processes: Rc::new(SimProcesses::new()),
+            checks: Rc::default(),
             time: Rc::default(),
         };
         host.packages.set_disk(Rc::clone(&host.disk));
@@ -88,6 +91,7 @@ impl SimHost {
             files: Rc::clone(&self.disk) as _,
             systemd: Rc::clone(&self.systemd) as _,
             processes: Rc::clone(&self.processes) as _,
+            checks: Rc::clone(&self.checks) as _,
         }
     }
 
@@ -123,6 +127,7 @@ impl SimHost {
         self.packages.set_faults(faults.clone());
         self.systemd.set_faults(faults.clone());
         self.processes.set_faults(faults.clone());
+        self.checks.set_faults(faults.clone());
     }
 
     /// Has the call with the number `index`, counted over all ports from now on, go wrong; answers

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::{UnitAction, UnitState};
+use apt_ostree_proto::service::{UnitAction, UnitState, UnitUsage};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -382,6 +382,14 @@ impl Systemd for SimSystemd {
             Ok(names.into_iter().map(|unit| (unit.clone(), self.state_now(&unit))).collect())
         };
         self.around("systemd.list", effect).await
+    }
+
+    async fn usage(&self, units: &[UnitName]) -> PortResult<BTreeMap<UnitName, UnitUsage>> {
+        let effect = async {
+            let up = units.iter().filter(|unit| self.state_now(unit).is_up());
+            Ok(up.map(|unit| (unit.clone(), UnitUsage::default())).collect())
+        };
+        self.around("systemd.usage", effect).await
     }
 
     async fn dependencies(

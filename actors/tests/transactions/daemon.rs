@@ -14,7 +14,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::{Journal, Surroundings};
-use apt_ostree_actors::port::Host;
+use apt_ostree_actors::port::{CheckLevel, Host, Probe, Probes, Question};
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
 use apt_ostree_proto::event::Event;
@@ -22,7 +22,7 @@ use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest};
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{Failure, TransactionId};
+use apt_ostree_proto::{Failure, TransactionId, UnitName};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -253,11 +253,30 @@ pub(crate) fn settings(state: &Path) -> Settings {
         archives: state.join("archives"),
         download: Limits::default(),
         dwell: Duration::from_secs(5),
+        probes: Probes::from([(app(), vec![probe()])]),
+        hook_timeout: Duration::from_secs(30),
         confirm_timeout: None,
         keep_updates: 3,
         keep_bytes: None,
         strategies: Strategies::default(),
         reads: [].into(),
+    }
+}
+
+/// The unit of the simulated host.
+pub(crate) fn app() -> UnitName {
+    UnitName::parse("app.service").unwrap()
+}
+
+/// Its probe: once at the beginning of the dwell time and once at the end of it.
+pub(crate) fn probe() -> Probe {
+    Probe {
+        question: Question::Tcp { address: "127.0.0.1".to_owned(), port: 80 },
+        level: CheckLevel::Required,
+        timeout: Duration::from_secs(5),
+        interval: Duration::from_secs(5),
+        successes: 2,
+        settle: Duration::from_secs(30),
     }
 }
 

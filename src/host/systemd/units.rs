@@ -175,7 +175,7 @@ async fn complete(
     Ok(())
 }
 
-async fn property<T>(
+pub(super) async fn property<T>(
     connection: &zbus::Connection,
     path: &OwnedObjectPath,
     interface: &str,

@@ -1,0 +1,205 @@
+//! Probes and hooks of an update.
+
+use crate::support::{Host, Output, Repository, Snapshot};
+
+const UPDATE: [&str; 2] = ["apply-live", "--packages=hello-svc"];
+
+/// A service of the admin's, on port 8090, whose answer depends on `/run/gate`.
+const GATE: &str = r#"
+cat > /etc/gate <<'END'
+#!/bin/sh
+while read -r line && [ ${#line} -gt 1 ]; do :; done
+version=$(cat /usr/share/hello-svc/version)
+case $(cat /run/gate) in
+    by-version) [ "$version" = 1 ] && status=200 || status=500 ;;
+    flapping) echo x >> /run/gate.calls
+        [ "$version" = 1 ] || [ $(($(wc -l < /run/gate.calls) % 2)) = 0 ] && status=200 || status=500 ;;
+    bad) status=500 ;;
+esac
+printf 'HTTP/1.1 %s Gate\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$status"
+END
+chmod 755 /etc/gate
+systemd-run --quiet --unit=gate socat TCP-LISTEN:8090,fork,reuseaddr,bind=127.0.0.1 EXEC:/etc/gate
+"#;
+
+/// The process that it begins with each start of version 2 lives for three seconds of the dwell time.
+const DIES: &str = r#"
+mkdir -p /etc/systemd/system/hello-svc.service.d
+cat > /etc/systemd/system/hello-svc.service.d/dies.conf <<'END'
+[Service]
+ExecStartPost=/etc/hello-svc-dies
+END
+cat > /etc/hello-svc-dies <<'END'
+#!/bin/sh
+[ "$(cat /usr/share/hello-svc/version)" = 1 ] || (sleep 3; kill -KILL $MAINPID) > /dev/null 2>&1 &
+END
+chmod 755 /etc/hello-svc-dies
+systemctl daemon-reload
+"#;
+
+fn probing(probe: &str) -> String {
+    format!("[health]\ndwell-seconds = 1\n[service.\"hello-svc.service\"]\nprobes = [{probe}]\n")
+}
+
+/// Runs the update, which must end so; answers what it said.
+#[track_caller]
+fn ends(host: &Host, status: i32, words: &[&str]) -> String {
+    let Output { code, stderr, stdout } = host.apt_ostree(UPDATE);
+    assert_eq!(code, Some(status), "{stdout}{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "no {word:?} in\n{stderr}");
+    }
+    stderr
+}
+
+#[track_caller]
+fn is_put_back(host: &Host, before: &Snapshot, words: &[&str]) {
+    ends(host, 3, words);
+    host.snapshot().assert_same_as(before);
+    assert!(host.hello().starts_with("version=1 disk=1"), "{}", host.hello());
+}
+
+/// How long the newest update's health was watched, in milliseconds.
+fn time_of_health(host: &Host) -> u64 {
+    let record = host.newest_record();
+    let mut steps = record["steps"].as_array().expect("a list").iter();
+    let step = steps.find(|step| step[0] == "check-health").expect("it came so far");
+    step[1].as_u64().expect("milliseconds")
+}
+
+fn warnings(host: &Host) -> String {
+    host.newest_record()["warnings"].to_string()
+}
+
+#[test]
+fn a_unit_that_dies_or_is_not_ready_puts_the_update_back_with_the_reason() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+
+    host.configure("[health]\ndwell-seconds = 5\n");
+    host.shell(DIES);
+    let before = host.snapshot();
+    is_put_back(&host, &before, &["hello-svc.service", "[Unhealthy]", "signal"]);
+    let took = time_of_health(&host);
+    assert!((1_500..5_000).contains(&took), "{took}");
+    host.shell("rm -r /etc/systemd/system/hello-svc.service.d /etc/hello-svc-dies; systemctl daemon-reload");
+
+    host.shell(GATE);
+    let http = "{ kind = \"http\", url = \"http://127.0.0.1:8090/\", settle-seconds = 3 }";
+    for (gate, words) in [
+        ("by-version", ["http http://127.0.0.1:8090/", "hello-svc.service", "the answer is 500"]),
+        ("flapping", ["http http://127.0.0.1:8090/", "attempts failed", "[Unhealthy]"]),
+    ] {
+        host.configure(&probing(http));
+        host.shell(&format!("echo {gate} > /run/gate"));
+        let before = host.snapshot();
+        is_put_back(&host, &before, &words);
+    }
+
+    // Nobody is there either, in the kinds that are left; what was so before is not the update's fault.
+    host.shell("echo bad > /run/gate");
+    let probes = [
+        "{ kind = \"tcp\", port = 9, level = \"wanted\" }",
+        "{ kind = \"dbus\", name = \"org.example.Nobody\" }",
+        "{ kind = \"command\", command = [\"/bin/sh\", \"-c\", \"echo no; exit 4\"] }",
+        "{ kind = \"command\", command = [\"/bin/sleep\", \"100\"], timeout-seconds = 1 }",
+        http,
+    ];
+    host.configure(&probing(&probes.join(", ")));
+    ends(&host, 0, &[]);
+    let told = warnings(&host);
+    for word in [
+        "tcp 127.0.0.1 port 9\\\" of hello-svc.service had failed before the update: ",
+        "refused",
+        "nobody owns the name",
+        "exit status 4: no",
+        "did not end within 1 s",
+        "the answer is 500",
+    ] {
+        assert!(told.contains(word), "no {word:?} in {told}");
+    }
+    assert!(host.hello().starts_with("version=2"), "{}", host.hello());
+    assert_eq!(host.shell("pgrep -cx sleep || true"), "0\n");
+
+    // And all kinds of those who are.
+    host.shell("echo by-version > /run/gate");
+    host.configure(&probing(
+        "{ kind = \"tcp\", port = 9000 }, { kind = \"http\", url = \"http://127.0.0.1:9000/\", status = 200 },
+        { kind = \"dbus\", name = \"org.freedesktop.systemd1\" }, { kind = \"command\", command = [\"/bin/true\"] }",
+    ));
+    host.apt_ostree(["rollback"]).success();
+    assert!(!warnings(&host).contains("probe"), "{}", warnings(&host));
+    assert!(host.hello().starts_with("version=1"), "{}", host.hello());
+    host.assert_in_order();
+}
+
+/// Puts a hook below `/etc/apt-ostree`.
+fn put_hook(host: &Host, name: &str, mode: u32, body: &str) {
+    let path = format!("/etc/apt-ostree/{name}");
+    host.shell(&format!(
+        "mkdir -p \"$(dirname {path})\"\ncat > {path} <<'END'\n#!/bin/sh\n{body}\nEND\nchmod {mode:o} {path}"
+    ));
+}
+
+#[test]
+fn hooks_decide_about_an_update_and_hear_of_its_end() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+    host.configure("[health]\ndwell-seconds = 1\nhook-timeout-seconds = 2\n");
+    let tell = "env | grep ^APT_OSTREE_ | sort > /run/told.$(basename \"$0\")";
+    put_hook(&host, "red.d/50-red", 0o755, tell);
+    put_hook(&host, "green.d/50-green", 0o755, tell);
+
+    for (mode, why) in [(0o644, "is not executable"), (0o757, "is writable by others")] {
+        put_hook(&host, "check/wanted.d/10-bad", mode, "");
+        let before = host.snapshot();
+        let words = ["/etc/apt-ostree/check/wanted.d/10-bad", why, "[InvalidConfiguration]"];
+        ends(&host, 1, &words);
+        host.snapshot().assert_same_as(&before);
+    }
+    host.shell("ln -sf /dev/null /etc/apt-ostree/check/wanted.d/10-bad");
+
+    let after = |text: &str| format!("[ $APT_OSTREE_PHASE = before ] && exit\n{text}");
+    put_hook(&host, "check/required.d/20-own", 0o755, &after("echo broken here; exit 3"));
+    let before = host.snapshot();
+    let words = ["check/required.d/20-own", "exit status 3", "broken here", "[Unhealthy]"];
+    is_put_back(&host, &before, &words);
+    let id = host.newest_record()["id"].to_string();
+    let red = host.shell("cat /run/told.50-red");
+    for line in [
+        &format!("APT_OSTREE_TRANSACTION={id}\n"),
+        "APT_OSTREE_RESULT=rolled-back\n",
+        "APT_OSTREE_PACKAGES=hello-svc\n",
+        "APT_OSTREE_REASON=the required check check/required.d/20-own failed",
+    ] {
+        assert!(red.contains(line), "no {line:?} in\n{red}");
+    }
+    let shown = host.apt_ostree(["show", &id]).success();
+    assert!(shown.contains("check/required.d/20-own: broken here"), "{shown}");
+
+    let hang = "setsid sleep 1000 & setsid sleep 1000";
+    put_hook(&host, "check/required.d/20-own", 0o755, &after(hang));
+    let before = host.snapshot();
+    is_put_back(&host, &before, &["check/required.d/20-own", "did not end within 2 s"]);
+    assert_eq!(host.shell("pgrep -cx sleep || true"), "0\n");
+    assert_eq!(
+        host.shell("systemctl list-units --all --plain --no-legend 'apt-ostree-check*'"),
+        ""
+    );
+
+    // It failed before: nobody's fault. And what is only wanted is only told.
+    put_hook(&host, "check/required.d/20-own", 0o755, "exit 3");
+    put_hook(&host, "check/wanted.d/30-own", 0o755, &after("echo not quite; exit 5"));
+    ends(&host, 0, &[]);
+    let told = warnings(&host);
+    for word in [
+        "check/required.d/20-own failed, as before",
+        "check/wanted.d/30-own failed: exit status 5: not quite",
+    ] {
+        assert!(told.contains(word), "no {word:?} in {told}");
+    }
+    let green = host.shell("cat /run/told.50-green");
+    assert!(green.contains("APT_OSTREE_RESULT=committed\n"), "{green}");
+    assert!(!green.contains("APT_OSTREE_REASON"), "{green}");
+    host.assert_in_order();
+}
