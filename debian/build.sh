@@ -41,6 +41,7 @@ install_files() {
     install -D -m 644 -t "$root/usr/share/doc/apt-ostree" debian/copyright
     install -D -m 644 debian/apt.conf "$root/etc/apt/apt.conf.d/05apt-ostree"
     install -D -m 644 debian/services.toml "$root/usr/lib/apt-ostree/config.d/10-services.toml"
+    install -D -m 644 debian/tests.toml "$root/usr/lib/apt-ostree/config.d/10-tests.toml"
     install -d "$root/usr/lib/apt-ostree/check"/{required,wanted}.d "$root/usr/lib/apt-ostree"/{green,red}.d
     install -d "$root/usr/share/man/man8"
     install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions"

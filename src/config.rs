@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apt_ostree_actors::port::Probes;
+use apt_ostree_actors::port::{InstallTest, Probes};
 use apt_ostree_actors::service::{Strategies, StrategyRule};
 use apt_ostree_proto::strategy::Strategy;
-use apt_ostree_proto::{ErrorCode, Failure, UnitName, UnitPattern};
+use apt_ostree_proto::{ErrorCode, Failure, PackageName, UnitName, UnitPattern};
 use serde::{Deserialize, Serialize};
 
 pub use problem::{Problem, Severity};
@@ -72,11 +72,31 @@ pub struct Install {
     /// After how many seconds an installation that is not done is ended and put back: the largest
     /// updates take minutes on slow disks, and a script that waits for ever takes this long.
     pub longest_seconds: u64,
+    /// What is run in the staged tree before anything of it reaches the host, by name.
+    pub test: BTreeMap<String, Test>,
+}
+
+/// `[install.test.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Test {
+    /// It runs when one of these changes, or needs a package that does.
+    pub packages: Vec<PackageName>,
+    /// The program's whole path, and its arguments; empty: there is no such test.
+    pub command: Vec<String>,
+    /// How long it may take; 30 seconds without it.
+    pub timeout_seconds: Option<u64>,
+}
+
+impl Test {
+    fn timeout_seconds(&self) -> u64 {
+        self.timeout_seconds.unwrap_or(30)
+    }
 }
 
 impl Default for Install {
     fn default() -> Self {
-        Self { longest_seconds: 2 * 60 * 60 }
+        Self { longest_seconds: 2 * 60 * 60, test: BTreeMap::new() }
     }
 }
 
@@ -170,6 +190,19 @@ impl Config {
     /// How long a hook may take.
     pub fn hook_timeout(&self) -> Duration {
         Duration::from_secs(self.health.hook_timeout_seconds)
+    }
+
+    /// The tests of what is installed.
+    pub fn tests(&self) -> Vec<InstallTest> {
+        let wanted = self.install.test.iter().filter(|(_, test)| !test.command.is_empty());
+        wanted
+            .map(|(name, test)| InstallTest {
+                name: name.clone(),
+                packages: test.packages.clone(),
+                arguments: test.command.clone(),
+                timeout: Duration::from_secs(test.timeout_seconds()),
+            })
+            .collect()
     }
 
     /// The units' probes.
@@ -357,6 +390,9 @@ mod tests {
             (&format!("{table}{{ kind = \"tcp\", prot = 3 }}]"), 3, "prot"),
             (&format!("{table}{{ kind = \"tcp\", port = 1, level = \"x\" }}]"), 3, "wanted"),
             ("[service.\"x@.service\"]\nprobes = [{ kind = \"tcp\", port = 1 }]", 2, "single unit"),
+            ("[install.test.x]\npackages = [\"aa\"]\ncommand = [\"a\"]", 3, "absolute"),
+            ("[install.test.x]\ncommand = [\"/a\"]", 1, "packages"),
+            ("[install.test.x]\ntimeout-seconds = 0", 2, "1 to 600"),
             ("[service.\"x y.service\"]\nprobes = []", 1, "pattern of unit names"),
         ] {
             let root = root(&[

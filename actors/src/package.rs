@@ -15,7 +15,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::context::StepContext;
-use crate::port::{Host, Impact, InstallReport, Packages, PortResult, Resolution, Sandbox};
+use crate::port::{
+    Host, Impact, InstallReport, InstallTest, Packages, PortResult, Resolution, Sandbox,
+};
 use crate::service::{Strategies, predict};
 
 /// Holds the package and sandbox ports.
@@ -285,6 +287,32 @@ impl Handler<InstallPackages> for PackageActor {
     fn handle(&mut self, request: InstallPackages, _: &mut Self::Context) -> Self::Result {
         let sandbox = Rc::clone(&self.sandbox);
         Box::pin(async move { sandbox.install(&request.changes, &request.context).await })
+    }
+}
+
+/// Request: run the tests of what was installed in the staged root.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "PortResult<()>")]
+pub struct TestPackages {
+    /// The configured tests, of which those of the packages below run.
+    pub tests: Vec<InstallTest>,
+    /// The packages.
+    pub changes: Vec<PackageChange>,
+    /// The step.
+    pub context: StepContext,
+}
+
+impl Handler<TestPackages> for PackageActor {
+    type Result = ResponseFuture<PortResult<()>>;
+
+    fn handle(&mut self, request: TestPackages, _: &mut Self::Context) -> Self::Result {
+        let sandbox = Rc::clone(&self.sandbox);
+        Box::pin(async move {
+            if request.tests.is_empty() {
+                return Ok(());
+            }
+            sandbox.test(&request.tests, &request.changes, &request.context).await
+        })
     }
 }
 

@@ -29,7 +29,7 @@ pub use mounts::{LayerOwner, Mounts, TreeIdentity, UsrLayer, UsrLook, UsrMount};
 pub use packages::{Impact, Packages, Resolution};
 pub use processes::{Manner, ProcessUse, Processes, ReplacedFile, Sighting, TreeChange};
 pub use retention::{Retention, Undoable};
-pub use sandbox::{InstallReport, Sandbox};
+pub use sandbox::{InstallReport, InstallTest, Sandbox};
 pub use systemd::{JobOutcome, Systemd, UnitDependencies};
 pub use tree::{
     CommitCondition, CommittedTree, DeploymentLook, FileDifference, FileDifferenceKind, HostTree,

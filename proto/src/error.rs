@@ -75,6 +75,8 @@ codes! {
     NoSpace => "Free the space that is named, then try again.",
     /// A package or its scripts failed.
     InstallFailed => "See the script's output: apt-ostree show ID.",
+    /// What was installed does not pass its test; nothing of it reached the host.
+    TestFailed => "Mend what the test says, or leave the package out; tests are in apt-ostree config show.",
     /// A package wants something that a live update cannot give.
     UnsupportedPackage => "Leave the package out, or build it into the image.",
     /// The new tree could not be committed.

@@ -174,6 +174,7 @@ fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         dwell: config.dwell(),
+        tests: config.tests(),
         probes: config.probes(),
         hook_timeout: config.hook_timeout(),
         confirm_timeout: config.confirm_timeout(),

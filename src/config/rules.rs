@@ -7,7 +7,7 @@ use apt_ostree_proto::request::{
     LONGEST_CONFIRM_TIMEOUT_SECONDS, SHORTEST_CONFIRM_TIMEOUT_SECONDS, is_confirm_timeout,
 };
 
-use super::{Config, Download};
+use super::{Config, Download, Test};
 
 /// What is wrong with a value, and which it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +55,31 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
             complaints.push(Complaint::new(&["services", "reads", units.as_str()], text));
         }
     }
+    for (name, test) in &config.install.test {
+        complaints.extend(install_test(name, test));
+    }
     for (units, service) in &config.service {
         complaints.extend(service.complaints(units));
     }
     complaints
+}
+
+fn install_test(name: &str, test: &Test) -> Option<Complaint> {
+    let complain = |key: &str, text: &str| {
+        let key = ["install", "test", name, key];
+        Some(Complaint::new(&key, format!("install.test.{name} {text}")))
+    };
+    if !(1..=600).contains(&test.timeout_seconds()) {
+        return complain("timeout-seconds", "must have timeout-seconds of 1 to 600");
+    }
+    let program = test.command.first()?;
+    if !program.starts_with('/') || test.command.iter().any(|argument| argument.contains('\0')) {
+        return complain("command", "needs a program with its absolute path");
+    }
+    if test.packages.is_empty() {
+        return complain("packages", "needs packages, whose changes it is run for");
+    }
+    None
 }
 
 fn download(config: &Config, complaints: &mut Vec<Complaint>) {

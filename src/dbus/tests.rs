@@ -50,6 +50,7 @@ impl Peers {
             archives: state.path().join("archives"),
             download: Limits::default(),
             dwell: Duration::from_millis(1),
+            tests: Vec::new(),
             probes: Probes::new(),
             hook_timeout: Duration::from_secs(1),
             confirm_timeout: None,

@@ -7,26 +7,27 @@
 
 mod requests;
 pub mod task;
+mod trials;
 mod unit;
 
 use std::io::pipe;
 use std::os::fd::OwnedFd;
 
 use apt_ostree_actors::context::StepContext;
-use apt_ostree_actors::port::{InstallReport, PortResult, Sandbox};
+use apt_ostree_actors::port::{InstallReport, InstallTest, PortResult, Sandbox};
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-use self::task::{KnownUnit, SCRIPT_PATH, SandboxRequest};
+use self::task::{Inner, KnownUnit, SCRIPT_PATH, SandboxRequest};
 use self::unit::Streams;
 use super::transient::{self, TransientUnit};
 use super::tree::layout::Stage;
 use super::tree::state::StateReader;
 use super::worker;
-use super::worker::tasks::InstallRequest;
+use super::worker::tasks::{InstallRequest, TestRequest};
 
 pub use self::unit::Limits;
 
@@ -46,7 +47,12 @@ impl Bubblewrap {
         Self { bus, limits }
     }
 
-    async fn run(&self, changes: &[PackageChange], context: &StepContext) -> PortResult<()> {
+    async fn run(
+        &self,
+        inner: Inner,
+        kernel_changes: bool,
+        context: &StepContext,
+    ) -> PortResult<()> {
         let unit = unit::of(&self.bus, context.transaction);
         // What an interrupted attempt left would refuse the new unit's name.
         let ended = unit.kill();
@@ -56,12 +62,8 @@ impl Bubblewrap {
             transaction: context.transaction,
             lower_usr,
             units,
-            kernel_changes: changes.iter().any(|change| is_kernel(change.name.as_str())),
-            install: InstallRequest {
-                changes: changes.to_vec(),
-                archives: None,
-                path: SCRIPT_PATH.to_owned(),
-            },
+            kernel_changes,
+            inner,
         };
         let request = serde_json::to_vec(&request).map_err(|error| {
             Failure::caused(ErrorCode::Internal, "the sandbox's request cannot be written", &error)
@@ -71,7 +73,7 @@ impl Bubblewrap {
             biased;
             () = context.cancel.cancelled() => {
                 unit.kill().await?;
-                Err(Failure::new(ErrorCode::Cancelled, "the installation was cancelled"))
+                Err(Failure::new(ErrorCode::Cancelled, "cancelled while packages were installed"))
             }
             answer = converse(&unit, &self.limits, pipes, &request, context) => {
                 // Whatever a script left running ends here, also after an error.
@@ -89,7 +91,13 @@ impl Sandbox for Bubblewrap {
         changes: &[PackageChange],
         context: &StepContext,
     ) -> PortResult<InstallReport> {
-        self.run(changes, context).await?;
+        let kernel_changes = changes.iter().any(|change| is_kernel(change.name.as_str()));
+        let request = InstallRequest {
+            changes: changes.to_vec(),
+            archives: None,
+            path: SCRIPT_PATH.to_owned(),
+        };
+        self.run(Inner::Install(request), kernel_changes, context).await?;
         let path = Stage::of(context.transaction).records();
         let records = tokio::task::spawn_blocking(move || read_records(&path)).await;
         let records = records.map_err(|error| {
@@ -102,6 +110,23 @@ impl Sandbox for Bubblewrap {
                 .warning(format!("a maintainer script's request is not understood: {unread}"));
         }
         Ok(InstallReport { requests: parsed.requests })
+    }
+
+    async fn test(
+        &self,
+        tests: &[InstallTest],
+        changes: &[PackageChange],
+        context: &StepContext,
+    ) -> PortResult<()> {
+        let (tests, changes) = (tests.to_vec(), changes.to_vec());
+        let tests = tokio::task::spawn_blocking(move || trials::concerned(tests, &changes)).await;
+        let tests = tests.map_err(|error| {
+            Failure::caused(ErrorCode::Internal, "the tests could not be looked at", &error)
+        })??;
+        if tests.is_empty() {
+            return Ok(());
+        }
+        self.run(Inner::Test(TestRequest { tests }), false, context).await
     }
 
     async fn kill(&self, transaction: TransactionId) -> PortResult<()> {

@@ -7,6 +7,7 @@ mod apt;
 mod ostree;
 mod output;
 mod sandbox;
+mod trial;
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         tasks::RESOLVE => perform(&output, apt::resolve),
         tasks::FETCH => perform(&output, apt::fetch),
         tasks::INSTALL => perform(&output, |request, output| apt::install(&request, output)),
+        tasks::TEST => perform(&output, |request, output| trial::run(&request, output)),
         tasks::TRANSPORT => perform(&output, apt::transport),
         sandbox_task::SANDBOX => perform(&output, |request, output| {
             sandbox::enter(&request, output).map(|_: std::convert::Infallible| ())

@@ -18,14 +18,14 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
-use apt_ostree_actors::port::{Host, Probes};
+use apt_ostree_actors::port::{Host, InstallTest, Probes};
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::{Reporter, StepContext};
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::package::PackageSpec;
 use apt_ostree_proto::request::{Caller, RestartPolicy, Selection, Target, UpdateRequest};
 use apt_ostree_proto::status::{Outcome, Phase};
-use apt_ostree_proto::{CommitId, PointName, TransactionId, UnitName};
+use apt_ostree_proto::{CommitId, PackageName, PointName, TransactionId, UnitName};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -119,6 +119,16 @@ fn subjects() -> Ended<Subjects> {
     })
 }
 
+/// What is tried of each update.
+fn test() -> Ended<InstallTest> {
+    Ok(InstallTest {
+        name: "contract".to_owned(),
+        packages: vec![PackageName::parse(PACKAGE)?],
+        arguments: vec!["/bin/true".to_owned()],
+        timeout: Duration::from_secs(30),
+    })
+}
+
 fn update() -> Ended<UpdateRequest> {
     let upgrade = vec![PackageSpec::parse(PACKAGE)?];
     let selection = Selection { upgrade, ..Selection::default() };
@@ -151,6 +161,7 @@ impl Daemon {
             archives: paths::ARCHIVES.into(),
             download: Limits::default(),
             dwell: Duration::from_secs(1),
+            tests: vec![test()?],
             probes: Probes::new(),
             hook_timeout: Duration::from_secs(30),
             confirm_timeout: None,

@@ -1,4 +1,4 @@
-//! Probes and hooks of an update.
+//! Probes, hooks and tests of an update.
 
 use crate::support::{Host, Output, Repository, Snapshot};
 
@@ -201,5 +201,55 @@ fn hooks_decide_about_an_update_and_hear_of_its_end() {
     let green = host.shell("cat /run/told.50-green");
     assert!(green.contains("APT_OSTREE_RESULT=committed\n"), "{green}");
     assert!(!green.contains("APT_OSTREE_REASON"), "{green}");
+    host.assert_in_order();
+}
+
+/// What is shipped for nginx and sshd, but for a package of which there is a newer version at any time.
+const TESTS: &str = "[health]\ndwell-seconds = 1\n\
+    [install.test]\nnginx.packages = [\"hello-svc\"]\nsshd.packages = [\"hello-svc\"]\n";
+const WRITES: &str = "[install.test.writes]\npackages = [\"hello-svc\"]\ncommand = [\"/bin/sh\", \"-c\", \
+    \"cat /usr/share/hello-svc/version; touch /usr/share/intruder /etc/intruder /var/lib/intruder\"]\n";
+
+#[test]
+fn an_update_that_fails_its_test_does_not_reach_the_host() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+    host.configure(TESTS);
+    host.shell("echo 'nonsense on;' > /etc/nginx/conf.d/broken.conf");
+    let nginx = host.shell("systemctl show --property=MainPID,NRestarts nginx hello-svc");
+    let before = host.snapshot();
+    is_put_back(&host, &before, &["\"nginx\"", "unknown directive \"nonsense\"", "[TestFailed]"]);
+    assert_eq!(host.shell("systemctl show --property=MainPID,NRestarts nginx hello-svc"), nginx);
+    host.shell("rm /etc/nginx/conf.d/broken.conf");
+
+    // A service that hangs, instead.
+    let hang = "[install.test.hangs]\npackages = [\"hello-svc\"]\ncommand = [\"/bin/sleep\", \"1000\"]\n\
+                timeout-seconds = 1\n";
+    host.configure(&format!("{TESTS}{hang}"));
+    let before = host.snapshot();
+    is_put_back(&host, &before, &["\"hangs\"", "did not end within 1 s"]);
+
+    host.configure(&format!("{TESTS}{WRITES}"));
+    ends(&host, 0, &[]);
+    let id = host.newest_record()["id"].to_string();
+    let log = host.apt_ostree(["show", &id]).success();
+    for word in [
+        "test nginx: /usr/sbin/nginx -t",
+        "test is successful",
+        "test sshd: ",
+        "test writes: ",
+        "\n2\n",
+    ] {
+        assert!(
+            log.lines().map(str::trim).collect::<Vec<_>>().join("\n").contains(word),
+            "{word} in {log}"
+        );
+    }
+    assert_eq!(
+        host.shell(
+            "ls -d /usr/share/intruder /etc/intruder /var/lib/intruder 2> /dev/null || true"
+        ),
+        ""
+    );
     host.assert_in_order();
 }

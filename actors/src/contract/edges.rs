@@ -11,7 +11,7 @@ use super::{Checked, Promise, unheard};
 use crate::context::StepContext;
 use crate::port::{
     Archive, ArchiveContents, FetchError, FetchRequest, FetchResponse, Http, InstallReport,
-    PortResult, ProcessUse, Processes, ReplacedFile, Sandbox, Sighting, TreeChange,
+    InstallTest, PortResult, ProcessUse, Processes, ReplacedFile, Sandbox, Sighting, TreeChange,
 };
 
 #[async_trait(?Send)]
@@ -51,6 +51,19 @@ impl Sandbox for Checked {
         self.same(Promise::InstallOnly, before.0.as_ref(), self.host_tree().await.as_ref());
         self.same(Promise::InstallOnly, before.1.as_ref(), self.packages_now().await.as_ref());
         Ok(report)
+    }
+
+    async fn test(
+        &self,
+        tests: &[InstallTest],
+        changes: &[PackageChange],
+        context: &StepContext,
+    ) -> PortResult<()> {
+        let before = (self.host_tree().await, self.packages_now().await);
+        self.host.sandbox.test(tests, changes, context).await?;
+        self.same(Promise::TestOnly, before.0.as_ref(), self.host_tree().await.as_ref());
+        self.same(Promise::TestOnly, before.1.as_ref(), self.packages_now().await.as_ref());
+        Ok(())
     }
 
     async fn kill(&self, transaction: TransactionId) -> PortResult<()> {

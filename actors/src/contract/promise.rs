@@ -102,6 +102,7 @@ promises! {
     InspectTwice => "archive.inspect: the same when asked again",
     OpenBegins => "http.open: the body begins where it was asked to, or anew",
     InstallOnly => "sandbox.install: what runs and what is installed on the host stays",
+    TestOnly => "sandbox.test: what runs and what is installed on the host stays",
     KillTwice => "sandbox.kill: a second call is as good as one",
     UsageAsked => "systemd.usage: only of units that were asked for",
     HooksOrder => "checks.hooks: those of the kind that was asked for, by name",

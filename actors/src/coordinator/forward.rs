@@ -21,7 +21,9 @@ use crate::overlay::{
     CommitTree, DeployTree, DescribeHost, FindTarget, NewTree, PrepareSwitch, PrepareTree,
     StageTree, SwitchTree,
 };
-use crate::package::{ArchiveLock, FindServicesWith, Goal, InstallPackages, MakePlan};
+use crate::package::{
+    ArchiveLock, FindServicesWith, Goal, InstallPackages, MakePlan, TestPackages,
+};
 use crate::port::{Delta, HookPhase, TreeMetadata};
 use crate::service::{
     AllowShutdown, DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits,
@@ -201,10 +203,14 @@ impl Drive {
 
     async fn install(&mut self, workers: &Workers) -> Result<Payload, Failure> {
         let changes = self.planned()?.changes.clone();
-        let package = workers.package.clone();
+        let (package, tests) = (workers.package.clone(), self.parts.settings.tests.clone());
         let report = self
             .reporting(async move |context| {
-                ask(&package, InstallPackages { changes, context }).await
+                let (changes_of, context_of) = (changes.clone(), context.clone());
+                let install = InstallPackages { changes: changes_of, context: context_of };
+                let report = ask(&package, install).await?;
+                ask(&package, TestPackages { tests, changes, context }).await?;
+                Ok(report)
             })
             .await?;
         ask(&workers.package, ArchiveLock::Release).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use apt_ostree_proto::{TransactionId, UnitPattern};
 
 use crate::download::Limits;
-use crate::port::Probes;
+use crate::port::{InstallTest, Probes};
 use crate::service::Strategies;
 
 /// What the admin can set about transactions.
@@ -19,6 +19,8 @@ pub struct Settings {
     pub download: Limits,
     /// How long touched units must stay healthy.
     pub dwell: Duration,
+    /// What tells whether packages work before they reach the host.
+    pub tests: Vec<InstallTest>,
     /// How units are asked whether they are ready.
     pub probes: Probes,
     /// How long a hook may take.

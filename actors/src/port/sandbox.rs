@@ -1,6 +1,8 @@
-use apt_ostree_proto::TransactionId;
+use std::time::Duration;
+
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::service::ScriptRequest;
+use apt_ostree_proto::{PackageName, TransactionId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,17 @@ pub trait Sandbox: std::fmt::Debug {
         context: &StepContext,
     ) -> PortResult<InstallReport>;
 
+    /// Runs those of `tests` whose packages change, or need one that does, in the staged root, one after
+    /// the other; what they write there is thrown away. What they print is reported. When cancelled,
+    /// every process in the sandbox is gone before this returns. `TestFailed` names the first test that
+    /// fails, with the last lines of its output.
+    async fn test(
+        &self,
+        tests: &[InstallTest],
+        changes: &[PackageChange],
+        context: &StepContext,
+    ) -> PortResult<()>;
+
     /// Ends whatever still runs in the transaction's sandbox. Undo.
     async fn kill(&self, transaction: TransactionId) -> PortResult<()>;
 }
@@ -28,4 +41,17 @@ pub trait Sandbox: std::fmt::Debug {
 pub struct InstallReport {
     /// What the maintainer scripts asked of which units, in their order.
     pub requests: Vec<ScriptRequest>,
+}
+
+/// A command that tells whether what is installed works, before it reaches the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallTest {
+    /// What it is called in the configuration.
+    pub name: String,
+    /// It is about these packages; any of them.
+    pub packages: Vec<PackageName>,
+    /// The program and its arguments.
+    pub arguments: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
 }

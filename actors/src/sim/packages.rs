@@ -18,7 +18,7 @@ use super::{Faults, SimDisk, sim_commit};
 use crate::context::StepContext;
 use crate::port::{
     Archive, ArchiveContents, FetchError, FetchRequest, FetchResponse, Http, Impact, InstallReport,
-    Packages, PortResult, Resolution, Sandbox,
+    InstallTest, Packages, PortResult, Resolution, Sandbox,
 };
 
 /// What every simulated package file holds.
@@ -31,6 +31,7 @@ pub struct SimPackages {
     faults: RefCell<Faults>,
     up_to_date: Cell<bool>,
     locked: Cell<bool>,
+    fails_tests: Cell<bool>,
     /// Whose running tree says what is installed.
     disk: RefCell<Option<Rc<SimDisk>>>,
 }
@@ -54,6 +55,11 @@ impl SimPackages {
     /// Sets whether there is nothing to upgrade.
     pub fn set_up_to_date(&self, up_to_date: bool) {
         self.up_to_date.set(up_to_date);
+    }
+
+    /// Sets whether tests of what is installed fail.
+    pub fn set_fails_tests(&self, fails: bool) {
+        self.fails_tests.set(fails);
     }
 
     /// Whether the archive lock is held.
@@ -236,6 +242,22 @@ impl Sandbox for SimPackages {
                     unit: Some(unit),
                 }],
             })
+        })
+        .await
+    }
+
+    async fn test(
+        &self,
+        tests: &[InstallTest],
+        _: &[PackageChange],
+        _: &StepContext,
+    ) -> PortResult<()> {
+        self.call("sandbox.test", || match tests.first().filter(|_| self.fails_tests.get()) {
+            Some(test) => {
+                let text = format!("the test {} failed", test.name);
+                Err(Failure::new(ErrorCode::TestFailed, text))
+            }
+            None => Ok(()),
         })
         .await
     }

@@ -169,3 +169,17 @@ fn a_cancel_in_a_hook_that_hangs_is_heard_and_nobody_is_alarmed() {
         assert!(!host.checks.ran().iter().any(|ran| ran.starts_with("red.d")));
     });
 }
+
+#[test]
+fn a_test_that_fails_in_the_stage_leaves_the_host_untouched() {
+    in_system(async {
+        let (host, state) = (SimHost::booted(), directory());
+        let before = host.state();
+        host.packages.set_fails_tests(true);
+        let record = Daemon::start(&host, state.path()).await.update().await;
+        assert_eq!(code_of(&record), Some(ErrorCode::TestFailed), "{record:?}");
+        assert_eq!(host.state(), before);
+        assert_eq!(host.systemd.calls(), [""; 0]);
+        assert_eq!(host.checks.ran(), ["red.d/50-sim end"]);
+    });
+}

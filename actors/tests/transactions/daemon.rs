@@ -14,7 +14,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::{Journal, Surroundings};
-use apt_ostree_actors::port::{CheckLevel, Host, Probe, Probes, Question};
+use apt_ostree_actors::port::{CheckLevel, Host, InstallTest, Probe, Probes, Question};
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::sim::{Faults, SimFault, SimHost, WorldState};
 use apt_ostree_proto::event::Event;
@@ -22,7 +22,7 @@ use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest};
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{Failure, TransactionId, UnitName};
+use apt_ostree_proto::{Failure, PackageName, TransactionId, UnitName};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -253,6 +253,7 @@ pub(crate) fn settings(state: &Path) -> Settings {
         archives: state.join("archives"),
         download: Limits::default(),
         dwell: Duration::from_secs(5),
+        tests: vec![test()],
         probes: Probes::from([(app(), vec![probe()])]),
         hook_timeout: Duration::from_secs(30),
         confirm_timeout: None,
@@ -266,6 +267,16 @@ pub(crate) fn settings(state: &Path) -> Settings {
 /// The unit of the simulated host.
 pub(crate) fn app() -> UnitName {
     UnitName::parse("app.service").unwrap()
+}
+
+/// The test of its package.
+fn test() -> InstallTest {
+    InstallTest {
+        name: "app".to_owned(),
+        packages: vec![PackageName::parse("app").unwrap()],
+        arguments: vec!["/usr/bin/app".to_owned(), "--test".to_owned()],
+        timeout: Duration::from_secs(30),
+    }
 }
 
 /// Its probe: once at the beginning of the dwell time and once at the end of it.

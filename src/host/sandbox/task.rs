@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use apt_ostree_proto::TransactionId;
 use serde::{Deserialize, Serialize};
 
-use crate::host::worker::tasks::InstallRequest;
+use crate::host::worker::tasks::{self, InstallRequest, TestRequest};
 
-/// Becomes a sandbox that runs the `install` task: [`SandboxRequest`], answers what that answers.
+/// Becomes a sandbox that runs another task: [`SandboxRequest`], answers what that answers.
 pub const SANDBOX: &str = "sandbox";
 /// The path on which dpkg and the scripts look for programs: the shims first.
 pub const SCRIPT_PATH: &str = "/run/shim:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,8 +23,36 @@ pub struct SandboxRequest {
     pub units: Vec<KnownUnit>,
     /// Whether a kernel changes: else nobody needs a new initramfs.
     pub kernel_changes: bool,
-    /// What the `install` task in the sandbox is asked.
-    pub install: InstallRequest,
+    /// What runs in the sandbox.
+    pub inner: Inner,
+}
+
+/// The task that runs in the sandbox, and what it is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inner {
+    /// Changes the staged root.
+    Install(InstallRequest),
+    /// Tries what the staged root has become; what it writes there is thrown away.
+    Test(TestRequest),
+}
+
+impl Inner {
+    /// The task's name.
+    pub fn task(&self) -> &'static str {
+        match self {
+            Self::Install(_) => tasks::INSTALL,
+            Self::Test(_) => tasks::TEST,
+        }
+    }
+
+    /// What the task is asked, as it reads it.
+    pub fn request(&self) -> serde_json::Result<Vec<u8>> {
+        match self {
+            Self::Install(request) => serde_json::to_vec(request),
+            Self::Test(request) => serde_json::to_vec(request),
+        }
+    }
 }
 
 /// A unit as scripts see it.

@@ -53,6 +53,11 @@ impl Stage {
         self.directory.join("shims")
     }
 
+    /// Where tests of what was staged write.
+    pub fn trial(&self) -> Self {
+        Self { directory: self.directory.join("trial") }
+    }
+
     /// Where the shims record what scripts asked for.
     pub fn records(&self) -> PathBuf {
         self.run().join("rec").join("log")

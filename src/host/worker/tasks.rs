@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use apt_ostree_actors::port::InstallTest;
 use apt_ostree_proto::PackageName;
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
@@ -16,6 +17,8 @@ pub const RESOLVE: &str = "resolve";
 pub const FETCH: &str = "fetch";
 /// Installs packages in the root that the worker runs in: [`InstallRequest`], answers nothing.
 pub const INSTALL: &str = "install";
+/// Runs tests in the root that the worker runs in: [`TestRequest`], answers nothing.
+pub const TEST: &str = "test";
 /// Dumps apt's settings for transfers: [`TransportRequest`](super::transport::TransportRequest) to
 /// [`Transport`](super::transport::Transport).
 pub const TRANSPORT: &str = "transport";
@@ -45,4 +48,11 @@ pub struct InstallRequest {
     pub archives: Option<PathBuf>,
     /// The directories in which dpkg and the scripts look for programs, first those of the shims.
     pub path: String,
+}
+
+/// What [`TEST`] is asked. Tests of which no package is installed are passed over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TestRequest {
+    /// The tests, in their order; the first that fails is the last.
+    pub tests: Vec<InstallTest>,
 }
