@@ -1,11 +1,13 @@
 //! The command line. Data goes to standard output; progress and diagnostics to standard error.
 //!
 //! Modules in reading order: [`arguments`] is what can be asked, `commands` what each command does,
-//! `points` what those of rollback points do, `outdated` what `services` does, `inspection` those that look at the whole host, `follow`
+//! `points` what those of rollback points do, `outdated` what `services` does, `inspection` those that look
+//! at the whole host, `configuration` the one that looks at the configuration, `follow`
 //! waits for a transaction, `progress` draws it, `render` draws everything else, `terminal` prints it.
 
 mod arguments;
 mod commands;
+mod configuration;
 mod connect;
 mod exit;
 mod follow;

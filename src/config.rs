@@ -5,9 +5,10 @@
 //! is an error, for a setting that is silently ignored is worse than one that is refused.
 //!
 //! `fragments` finds and merges the files, `rules` says what values can be, `service` what can be said of
-//! one unit, and `problem` where something is wrong.
+//! one unit, and `problem` where something is wrong. `keeper` keeps the last one that could be used.
 
 mod fragments;
+mod keeper;
 mod problem;
 mod rules;
 mod service;
@@ -22,6 +23,7 @@ use apt_ostree_proto::strategy::Strategy;
 use apt_ostree_proto::{ErrorCode, Failure, PackageName, UnitName, UnitPattern};
 use serde::{Deserialize, Serialize};
 
+pub use keeper::Keeper;
 pub use problem::{Problem, Severity};
 pub use service::{ProbeKind, ProbeSettings, Service};
 
@@ -192,6 +194,17 @@ impl Config {
         Duration::from_secs(self.health.hook_timeout_seconds)
     }
 
+    /// The units that are named, each with the way to its name. Templates and patterns are no units.
+    pub fn named_units(&self) -> Vec<(Vec<String>, UnitName)> {
+        let key = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect();
+        let vetoes =
+            self.services.never_restart.iter().enumerate().map(|(index, units)| {
+                (key(&["services", "never-restart", &index.to_string()]), units)
+            });
+        let own = self.service.keys().map(|units| (key(&["service", units.as_str()]), units));
+        vetoes.chain(own).filter_map(|(key, units)| Some((key, unit_of(units)?))).collect()
+    }
+
     /// The tests of what is installed.
     pub fn tests(&self) -> Vec<InstallTest> {
         let wanted = self.install.test.iter().filter(|(_, test)| !test.command.is_empty());
@@ -243,12 +256,23 @@ fn unit_of(units: &UnitPattern) -> Option<UnitName> {
     UnitName::parse(units.as_str()).ok().filter(|_| !is_template)
 }
 
+/// A warning about what `key` leads to in the fragments below `root`.
+pub fn warning(root: &Path, key: Vec<String>, text: String) -> Problem {
+    match fragments::Fragments::read(root) {
+        Ok(fragments) => Problem {
+            severity: Severity::Warning,
+            ..fragments.locate(rules::Complaint { key, text })
+        },
+        Err(mut problems) => problems.swap_remove(0),
+    }
+}
+
 /// Why the daemon cannot serve: the first problem, and how many more there are.
 fn unusable(problems: &[Problem]) -> Failure {
     let first = problems.first().map(Problem::sentence).unwrap_or_default();
     let more = match problems.len() {
         0 | 1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
+        count => format!(" (and {} more: see apt-ostree config check)", count - 1),
     };
     let text = format!("the configuration is not usable: {first}{more}");
     Failure::new(ErrorCode::InvalidConfiguration, text)
@@ -405,5 +429,13 @@ mod tests {
             assert!(problem.text.contains(told), "{text}: {problem}");
             assert!(problem.to_string().contains(&format!("config.toml:{line}: error: ")));
         }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let root = root(&[("etc/apt-ostree/config.toml", PROBES)]);
+        let config = Config::load(root.path()).unwrap();
+        let shown = toml::to_string_pretty(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&shown).unwrap(), config, "{shown}");
     }
 }

@@ -48,7 +48,7 @@ use tokio::sync::watch;
 
 pub use compare::CompareStates;
 pub use confirmation::{ConfirmTransaction, EndWaiting};
-pub use environment::{Environment, LastResort, Publisher};
+pub use environment::{Environment, LastResort, Publisher, SettingsChanges};
 pub use inspect::{InspectHost, MendHost};
 pub use outdated::FindOutdated;
 pub use points::{MOST_POINTS, NamePoint, RemovePoint, TargetOfPoint};
@@ -75,6 +75,9 @@ pub struct Coordinator {
     supervisor: Addr<Supervisor>,
     journal: SharedJournal,
     settings: Rc<Settings>,
+    changes: SettingsChanges,
+    /// Why the settings are not those of the present configuration.
+    unusable: Option<String>,
     publish: Publisher,
     last_resort: LastResort,
     boot: Option<BootId>,
@@ -124,11 +127,13 @@ impl Coordinator {
     /// Starts a coordinator, its supervisor and its workers in `environment`. To be called within an
     /// actix system. It takes requests once [`Recover`] was answered.
     pub fn start_in(environment: Environment, settings: Settings) -> Addr<Self> {
-        let Environment { host, journal, boot, clock, publish, last_resort } = environment;
+        let Environment { host, journal, boot, clock, publish, last_resort, changes } = environment;
         let coordinator = Self {
             supervisor: Supervisor::new(host).start(),
             journal,
             settings: Rc::new(settings),
+            changes,
+            unusable: None,
             publish,
             last_resort,
             boot,
@@ -224,6 +229,18 @@ impl Coordinator {
         self.running.iter().chain(waiting).chain(&self.beside)
     }
 
+    /// Takes over what the admin has changed; what cannot be used is told, and changes nothing.
+    fn take_changed_settings(&mut self) {
+        match self.changes.ask() {
+            Some(Ok(settings)) => {
+                self.settings = Rc::new(settings);
+                self.unusable = None;
+            }
+            Some(Err(failure)) => self.unusable = Some(failure.message),
+            None => {}
+        }
+    }
+
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
         if let Some(loss) = self.journal.now(Journal::loss)?.filter(LostJournal::is_suspect) {
             let suspects = loss.suspects.unwrap_or_default().join("; ");
@@ -312,6 +329,7 @@ impl Handler<BeginTransaction> for Coordinator {
     ) -> Self::Result {
         self.refuse_if_busy(request.dry_run)?;
         self.refuse_if_stuck()?;
+        self.take_changed_settings();
         let timeout = confirmation::timeout_of(&request, &self.settings);
         request.request.confirm_timeout_seconds = timeout;
         let steps = steps_of(&request);
@@ -320,7 +338,12 @@ impl Handler<BeginTransaction> for Coordinator {
             journal.begin(&request.title, &request.request, &request.caller, &steps, boot)
         })?;
         told::begun(id, &request);
-        self.start_drive(Drive::begin(self.parts(), id, request, &steps), context);
+        let mut drive = Drive::begin(self.parts(), id, request, &steps);
+        drive
+            .facts
+            .warnings
+            .extend(self.unusable.as_ref().map(|why| format!("{why}; the last good one was used")));
+        self.start_drive(drive, context);
         Ok(id)
     }
 }

@@ -173,6 +173,9 @@ pub struct HostState {
     /// The updates that can be undone, newest first, with what that costs.
     #[serde(default)]
     pub kept: Vec<KeptUpdate>,
+    /// Why the present configuration is not used, but the last good one, where that is so.
+    #[serde(default)]
+    pub configuration: Option<String>,
     /// A journal that could not be used, until `apt-ostree repair` goes on without it.
     #[serde(default)]
     pub lost: Option<LostJournal>,

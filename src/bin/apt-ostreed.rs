@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use anyhow::Context as _;
-use apt_ostree::config::Config;
+use apt_ostree::config::{Config, Keeper};
 use apt_ostree::dbus::{self, Activity};
 use apt_ostree::early;
 use apt_ostree::host::programs::Original;
@@ -15,7 +15,7 @@ use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::coordinator::{
     Coordinator, EndWaiting, Environment, LastResort, Publisher, Quiesce, Recover, Settings,
-    WatchTransaction,
+    SettingsChanges, WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
@@ -65,11 +65,12 @@ async fn run() -> anyhow::Result<i32> {
         refuse(&bus, &Failure::new(ErrorCode::NotBooted, text)).await?;
         return Ok(0);
     }
-    let (config, unusable) = match Config::load(Path::new("/")) {
-        Ok(config) => (config, None),
-        Err(failure) => (Config::default(), Some(failure)),
-    };
-    let parts = match prepare(&bus, &config).await {
+    let (config, changes, unusable) =
+        match Keeper::open(Path::new("/"), Path::new(paths::LAST_CONFIGURATION)) {
+            Ok((keeper, config)) => (config, changes_of(keeper), None),
+            Err(failure) => (Config::default(), SettingsChanges::none(), Some(failure)),
+        };
+    let parts = match prepare(&bus, &config, changes).await {
         Ok(parts) => parts,
         Err(failure) => return refuse(&bus, &failure).await,
     };
@@ -91,7 +92,16 @@ struct Parts {
     events: UnboundedReceiver<Event>,
 }
 
-async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failure> {
+/// What the admin changes holds from the next transaction on.
+fn changes_of(keeper: Keeper) -> SettingsChanges {
+    SettingsChanges::asking(move || Some(keeper.changed()?.map(|config| settings(&config))))
+}
+
+async fn prepare(
+    bus: &zbus::Connection,
+    config: &Config,
+    changes: SettingsChanges,
+) -> Result<Parts, Failure> {
     let longest_install = Duration::from_secs(config.install.longest_seconds);
     let host = host::open(bus, longest_install).await.map_err(|error| {
         let text = format!("the daemon cannot work on this host: {error:#}");
@@ -108,6 +118,7 @@ async fn prepare(bus: &zbus::Connection, config: &Config) -> Result<Parts, Failu
         clock: BootClock::of_kernel(),
         publish,
         last_resort: LastResort::abort(),
+        changes,
     };
     Ok(Parts { coordinator: Coordinator::start_in(environment, settings(config)), events })
 }

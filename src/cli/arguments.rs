@@ -61,6 +61,9 @@ pub enum Command {
     },
     /// Follow the running transaction, and those to come, until interrupted
     Monitor,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Print a shell's completions
     #[command(hide = true)]
     Completions {
@@ -70,6 +73,16 @@ pub enum Command {
     /// Print the manual page
     #[command(hide = true)]
     ManualPage,
+}
+
+/// `apt-ostree config`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Config {
+    /// Say what is wrong with the configuration and the hooks, with file and line; the exit status is 1
+    /// when it cannot be used
+    Check,
+    /// Show the whole configuration as it is used, defaults included
+    Show,
 }
 
 /// `apt-ostree status`

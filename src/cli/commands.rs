@@ -11,12 +11,12 @@ use clap::CommandFactory as _;
 use zbus::Connection;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
-use super::arguments::{ApplyLive, Arguments, Command, Global};
+use super::arguments::{ApplyLive, Arguments, Command, Config, Global};
 use super::connect::{explain, manager, read};
 use super::follow::{Signals, Told, recorded, transaction};
 use super::progress::Display;
 use super::terminal::{self, one_line};
-use super::{exit, inspection, outdated, points, render};
+use super::{configuration, exit, inspection, outdated, points, render};
 
 /// Runs the command; answers the exit status.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
@@ -66,6 +66,8 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             render::data(global, &finished, render::finished)
         }
         Command::Monitor => monitor(global).await,
+        Command::Config(Config::Check) => configuration::check(global).await,
+        Command::Config(Config::Show) => configuration::show(global),
         Command::Completions { shell } => {
             // Into memory first: the generator takes a reader that has enough for a bug.
             let (mut command, mut script) = (Arguments::command(), Vec::new());

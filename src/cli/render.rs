@@ -146,6 +146,10 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     if let Some(last) = &state.last {
         writeln!(out, "last      {}: {}, {}", last.id, one_line(&last.title), last.outcome.name())?;
     }
+    if let Some(why) = &state.configuration {
+        writeln!(out, "config    the last good one is used: {}", one_line(why))?;
+        writeln!(out, "          see apt-ostree config check")?;
+    }
     if let Some(lost) = &state.lost {
         let kept = lost.kept_as.as_ref().map(|name| format!(" (kept as {name})"));
         let text = format!("{}{}", lost.reason, kept.unwrap_or_default());

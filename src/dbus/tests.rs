@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::clock::BootClock;
-use apt_ostree_actors::coordinator::{Environment, LastResort, Publisher, Recover, Settings};
+use apt_ostree_actors::coordinator::{
+    Environment, LastResort, Publisher, Recover, Settings, SettingsChanges,
+};
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
 use apt_ostree_actors::port::Probes;
@@ -68,6 +70,7 @@ impl Peers {
             clock: BootClock::of_kernel(),
             publish: events_to,
             last_resort: LastResort::abort(),
+            changes: SettingsChanges::none(),
         };
         let coordinator = Coordinator::start_in(environment, settings);
         coordinator.send(Recover).await.unwrap().unwrap();

@@ -10,11 +10,13 @@ use std::time::Duration;
 use apt_ostree_actors::port::{
     CheckAnswer, Checks, Hook, HookCall, HookKind, PortResult, Probe, Question,
 };
-use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
 use async_trait::async_trait;
 
 use self::program::Program;
 use super::transient::{self, TransientUnit};
+
+pub use self::hooks::find as find_hooks;
 
 /// Probes and hooks of the host.
 #[derive(Clone, Debug)]
@@ -100,6 +102,20 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Failure::caused(ErrorCode::Internal, "the hooks were not read", &error))?
         .map_err(unreadable)
+}
+
+/// The units among `names` that the service manager does not know.
+pub async fn unknown_units(
+    bus: &zbus::Connection,
+    names: &[UnitName],
+) -> zbus::Result<Vec<UnitName>> {
+    let mut unknown = Vec::new();
+    for name in names {
+        if probes::is_unknown_unit(bus, name).await? {
+            unknown.push(name.clone());
+        }
+    }
+    Ok(unknown)
 }
 
 /// Where hooks are, those of the admin last.

@@ -8,6 +8,8 @@ use apt_ostree_proto::{PointName, TransactionId};
 pub const BOOTED: &str = "/run/ostree-booted";
 /// State that survives a reboot: the journal and history database.
 pub const STATE_DIRECTORY: &str = "/var/lib/apt-ostree";
+/// The last configuration that could be used.
+pub const LAST_CONFIGURATION: &str = "/var/lib/apt-ostree/config.last-good.toml";
 /// State of this boot only.
 pub const RUNTIME_DIRECTORY: &str = "/run/apt-ostree";
 /// apt's archive cache, shared with apt.

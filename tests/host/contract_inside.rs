@@ -14,7 +14,7 @@ use apt_ostree_actors::clock::BootClock;
 use apt_ostree_actors::contract::{Contract, Subjects, at_rest, there_and_back};
 use apt_ostree_actors::coordinator::{
     BeginTransaction, ConfirmTransaction, Coordinator, Environment, LastResort, NewestUpdate,
-    Publisher, ReadHistory, Recover, Settings,
+    Publisher, ReadHistory, Recover, Settings, SettingsChanges,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
@@ -155,6 +155,7 @@ impl Daemon {
             clock: BootClock::of_kernel(),
             publish,
             last_resort: LastResort::abort(),
+            changes: SettingsChanges::none(),
         };
         let settings = Settings {
             state_directory: paths::STATE_DIRECTORY.into(),

@@ -1,4 +1,4 @@
-//! Probes, hooks and tests of an update.
+//! Probes, hooks and tests of an update, and the configuration that they are from.
 
 use crate::support::{Host, Output, Repository, Snapshot};
 
@@ -156,6 +156,9 @@ fn hooks_decide_about_an_update_and_hear_of_its_end() {
         let words = ["/etc/apt-ostree/check/wanted.d/10-bad", why, "[InvalidConfiguration]"];
         ends(&host, 1, &words);
         host.snapshot().assert_same_as(&before);
+        let checked = host.apt_ostree(["config", "check"]);
+        assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+        assert!(checked.stdout.contains("wanted.d/10-bad: error: it is"), "{}", checked.stdout);
     }
     host.shell("ln -sf /dev/null /etc/apt-ostree/check/wanted.d/10-bad");
 
@@ -252,4 +255,66 @@ fn an_update_that_fails_its_test_does_not_reach_the_host() {
         ""
     );
     host.assert_in_order();
+}
+
+#[test]
+fn a_configuration_is_checked_shown_and_kept_while_a_newer_one_is_not_usable() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+    // A daemon that has used it keeps it.
+    host.apt_ostree(["status"]).success();
+    let in_order = host.apt_ostree(["config", "check"]).success();
+    assert_eq!(in_order, "The configuration is in order.\n");
+    let write = |text: &str| {
+        host.shell(&format!("cat > /etc/apt-ostree/config.toml <<'END'\n{text}\nEND"));
+    };
+    for (text, told) in [
+        ("[health]\ndwell-second = 1", ":2: error: unknown field `dwell-second`"),
+        (
+            "[service.\"x.service\"]\nprobes = [\n{ kind = \"tcp\" }]",
+            ":3: error: a tcp probe needs a port",
+        ),
+        (
+            "[health]\n\ndwell-seconds = 9999",
+            ":3: error: health.dwell-seconds must be at most 3600",
+        ),
+        ("[", ":1: error: "),
+    ] {
+        write(text);
+        let checked = host.apt_ostree(["config", "check"]);
+        assert_eq!((checked.code, checked.stderr.as_str()), (Some(1), ""), "{text}");
+        let told = format!("/etc/apt-ostree/config.toml{told}");
+        assert!(checked.stdout.starts_with(&told), "{text}: {}", checked.stdout);
+        assert_eq!(host.apt_ostree(["config", "show"]).code, Some(1));
+        // The running daemon, and one that starts with it, go on with the last good one, and say so.
+        for stop in ["true", "systemctl stop apt-ostreed; systemctl reset-failed apt-ostreed"] {
+            host.shell(stop);
+            let status = host.json(0, ["status"]);
+            let why = status["configuration"].as_str().expect("a reason");
+            assert!(why.contains("/etc/apt-ostree/config.toml, line "), "{why}");
+        }
+    }
+    let shown = host.apt_ostree(["status"]).success();
+    assert!(shown.contains("the last good one is used"), "{shown}");
+    ends(&host, 0, &[]);
+    assert!(warnings(&host).contains("the last good one was used"), "{}", warnings(&host));
+    assert!(time_of_health(&host) < 3_000, "not the dwell of a second");
+
+    write(
+        "[services]\nnever-restart = [\"none.service\"]\n[service.\"nobody.service\"]\nprobes = []\n[health]\ndwell-seconds = 2",
+    );
+    let checked = host.apt_ostree(["config", "check"]).success();
+    for line in [
+        ":2: warning: there is no unit none.service on this host\n",
+        ":3: warning: there is no unit nobody.service on this host\n",
+    ] {
+        assert!(checked.contains(&format!("/etc/apt-ostree/config.toml{line}")), "{checked}");
+    }
+    assert!(host.json(0, ["status"])["configuration"].is_null());
+    let shown = host.apt_ostree(["config", "show"]).success();
+    assert!(
+        shown.contains("dwell-seconds = 2\n") && shown.contains("[install.test.sshd]"),
+        "{shown}"
+    );
+    assert_eq!(host.json(0, ["config", "show"])["health"]["dwell-seconds"], 2);
 }

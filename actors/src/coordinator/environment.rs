@@ -1,11 +1,12 @@
 use std::fmt;
 use std::rc::Rc;
 
-use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
+use apt_ostree_proto::{Failure, TransactionId};
 use tokio::sync::mpsc;
 
+use super::settings::Settings;
 use crate::blocking::SharedJournal;
 use crate::clock::BootClock;
 use crate::port::Host;
@@ -25,6 +26,38 @@ pub struct Environment {
     pub publish: Publisher,
     /// What is done when a transaction can neither go on nor unwind.
     pub last_resort: LastResort,
+    /// Where changed settings come from.
+    pub changes: SettingsChanges,
+}
+
+type AskForSettings = dyn Fn() -> Option<Result<Settings, Failure>>;
+
+/// Where changed settings come from: asked before each transaction, and for the host's state. It
+/// answers quickly, as it is asked in between everything else.
+#[derive(Clone)]
+pub struct SettingsChanges(Rc<AskForSettings>);
+
+impl SettingsChanges {
+    /// They never change.
+    pub fn none() -> Self {
+        Self::asking(|| None)
+    }
+
+    /// `ask` answers what has changed since it was last asked: other settings, or why they cannot be
+    /// used, and those before are used on.
+    pub fn asking(ask: impl Fn() -> Option<Result<Settings, Failure>> + 'static) -> Self {
+        Self(Rc::new(ask))
+    }
+
+    pub(super) fn ask(&self) -> Option<Result<Settings, Failure>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for SettingsChanges {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("SettingsChanges").finish()
+    }
 }
 
 /// Where events go. State changes are sent at once and never dropped.

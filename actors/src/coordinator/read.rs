@@ -53,7 +53,8 @@ impl Handler<DescribeState> for Coordinator {
     type Result = ResponseFuture<Result<HostState, Failure>>;
 
     fn handle(&mut self, _: DescribeState, _: &mut Self::Context) -> Self::Result {
-        let parts = self.parts();
+        self.take_changed_settings();
+        let (parts, configuration) = (self.parts(), self.unusable.clone());
         let transaction = self.running.as_ref().map(|running| running.status.borrow().clone());
         Box::pin(async move {
             let workers = parts.supervisor.send(GetWorkers).await.map_err(|error| {
@@ -83,6 +84,7 @@ impl Handler<DescribeState> for Coordinator {
                 transaction,
                 stuck,
                 lost,
+                configuration,
                 last,
                 points,
                 kept,

@@ -39,6 +39,7 @@ impl Handler<RestartOutdated> for Coordinator {
         // Before any other message is handled: nothing may begin while units are down.
         let free = self.refuse_if_busy(false).and_then(|()| self.refuse_if_stuck());
         let alone = free.map(|()| Alone::take(&self.restarting));
+        self.take_changed_settings();
         let parts = self.parts();
         Box::pin(async move {
             let _alone = alone?;

@@ -10,7 +10,7 @@ use actix::Addr;
 use apt_ostree_actors::blocking::SharedJournal;
 use apt_ostree_actors::coordinator::{
     BeginTransaction, ConfirmTransaction, Coordinator, Environment, LastResort, Publisher,
-    ReadRecord, Recover, Settings, WatchBegun, WatchTransaction,
+    ReadRecord, Recover, Settings, SettingsChanges, WatchBegun, WatchTransaction,
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::{Journal, Surroundings};
@@ -97,6 +97,7 @@ impl Daemon {
                 dying.is_dead.set(true);
                 dying.happened.notify_one();
             }),
+            changes: SettingsChanges::none(),
         };
         let coordinator = Coordinator::start_in(environment, settings);
         Self { coordinator, events, ended: None, death }

@@ -72,7 +72,7 @@ fn state_with(text: &str) -> Value {
     });
     json!({
         "os_name": text, "booted": COMMIT, "running": COMMIT, "next": COMMIT,
-        "foreign_pending": false, "transaction": transaction, "stuck": true,
+        "foreign_pending": false, "transaction": transaction, "stuck": true, "configuration": text,
         "last": record_with(text, "committed"), "points": points(), "kept": kept()
     })
 }

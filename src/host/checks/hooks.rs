@@ -34,7 +34,7 @@ const LEFTOVERS: &[&str] = &[
 
 /// The hooks of a kind below `root`, by name. One of the admin's takes the place of a package's with the
 /// same name; a link to `/dev/null` takes it away.
-pub(super) fn find(root: &Path, kind: HookKind) -> io::Result<Vec<Hook>> {
+pub fn find(root: &Path, kind: HookKind) -> io::Result<Vec<Hook>> {
     let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES {
         let entries = match fs::read_dir(root.join(directory).join(kind.directory())) {

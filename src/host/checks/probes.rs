@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use apt_ostree_actors::port::Question;
+use apt_ostree_proto::UnitName;
 use reqwest::{Client, redirect};
 use tokio::net::TcpStream;
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
 use zbus::names::BusName;
 use zbus::proxy::{CacheProperties, MethodFlags};
+use zbus::zvariant::OwnedObjectPath;
 
 /// What a probe calls itself.
 const AGENT: &str = concat!("apt-ostree/", env!("CARGO_PKG_VERSION"));
@@ -92,6 +94,29 @@ async fn ping(bus: &Connection, name: &str) -> Result<(), String> {
         Err(zbus::Error::MethodError(error, ..)) if !NOBODY.contains(&error.as_str()) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Whether the service manager has no such unit.
+pub(super) async fn is_unknown_unit(bus: &Connection, unit: &UnitName) -> zbus::Result<bool> {
+    const MANAGER: &str = "org.freedesktop.systemd1";
+    let path = bus
+        .call_method(
+            Some(MANAGER),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "LoadUnit",
+            &(unit.as_str(),),
+        )
+        .await?;
+    let path: OwnedObjectPath = path.body().deserialize()?;
+    let unit: zbus::Proxy<'_> = zbus::proxy::Builder::new(bus)
+        .destination(MANAGER)?
+        .path(path)?
+        .interface("org.freedesktop.systemd1.Unit")?
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await?;
+    Ok(unit.get_property::<String>("LoadState").await? == "not-found")
 }
 
 #[cfg(test)]

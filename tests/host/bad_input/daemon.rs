@@ -16,9 +16,13 @@ const ACTIVATION: &str = "/usr/share/dbus-1/system-services";
 const STOP: &str = "systemctl stop apt-ostreed; systemctl reset-failed apt-ostreed";
 const RELOAD: &str = "busctl --quiet call org.freedesktop.DBus / org.freedesktop.DBus ReloadConfig; systemctl stop apt-ostreed";
 
+/// Without it a host that had a good configuration goes on with that.
+const FORGET: &str = "rm /var/lib/apt-ostree/config.last-good.toml";
+
 #[test]
 fn a_daemon_that_cannot_start_is_explained() {
     let bench = Bench::boot();
+    bench.host.shell(FORGET);
     let configuration = bench.host.shell("cat /etc/apt-ostree/config.toml");
     for (text, telling) in [
         ("[download]\\nconections = 3", ["line 2", "conections"]),
@@ -75,6 +79,7 @@ fn an_update_that_was_interrupted_is_put_back_under_an_unusable_configuration_to
     bench.host.busctl(apply).expect("root may");
     listener.wait_until(|told| told.begins("check-health"));
     assert!(bench.host.hello().starts_with("version=2"), "{}", bench.host.hello());
+    bench.host.shell(FORGET);
     bench.host.shell(
         "echo nonsense > /etc/apt-ostree/config.toml; systemctl kill --kill-whom=main --signal=KILL apt-ostreed",
     );
