@@ -11,7 +11,7 @@ use super::inside;
 use super::support::{Host, Image};
 
 /// Where this program is inside.
-const PROGRAM: &str = "/var/lib/bench";
+pub(super) const PROGRAM: &str = "/var/lib/bench";
 /// What follows the start of the units; nobody waits for it.
 const BEHIND_THE_ANSWER: [&str; 3] = ["check-health", "deploy", "finalize"];
 
@@ -32,15 +32,20 @@ pub(super) struct Applied {
 impl Guest {
     /// Boots one of ours.
     pub(super) fn boot() -> Result<Self> {
-        let host = Host::boot(Image::Default);
+        Self::boot_image(Image::Default)
+    }
+
+    /// The image with this program in it.
+    fn boot_image(image: Image) -> Result<Self> {
+        let host = Host::boot(image);
         let own = std::env::current_exe()?;
         std::fs::copy(own, host.root().join(PROGRAM.trim_start_matches('/')))?;
         Ok(Self { host })
     }
 
     /// Boots the peer: the same packages as an ordinary Debian on ext4.
-    pub(super) fn boot_plain() -> Self {
-        Self { host: Host::boot(Image::Plain) }
+    pub(super) fn boot_plain() -> Result<Self> {
+        Self::boot_image(Image::Plain)
     }
 
     /// Runs one of [`inside`]'s tasks in there and reads its answer.

@@ -1,6 +1,7 @@
 //! What has to be measured from inside a booted host: this program is copied there.
 
 mod commit;
+mod outdated;
 mod switches;
 
 use std::process::{Command, Stdio};
@@ -20,6 +21,7 @@ pub(super) fn run(task: &[String]) -> Result<()> {
         ["time", count, command @ ..] => serde_json::to_string(&time(count.parse()?, command)?)?,
         ["switches", count] => serde_json::to_string(&switches::run(count.parse()?)?)?,
         ["commit", count] => serde_json::to_string(&commit::run(count.parse()?)?)?,
+        ["outdated"] => serde_json::to_string(&outdated::run()?)?,
         _ => bail!("nothing inside is called {words:?}"),
     };
     #[expect(clippy::print_stdout, reason = "a command that answers on its standard output")]

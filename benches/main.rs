@@ -11,6 +11,7 @@ mod idle;
 mod inside;
 mod rollback;
 mod row;
+mod services;
 mod size;
 #[expect(dead_code, unused_imports, reason = "the tests use the rest of it")]
 #[path = "../tests/host/support/mod.rs"]
@@ -39,6 +40,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "commit", run: size::run },
     Benchmark { name: "rollback", run: rollback::run },
     Benchmark { name: "idle", run: idle::run },
+    Benchmark { name: "services", run: services::run },
 ];
 
 fn main() -> Result<()> {

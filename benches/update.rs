@@ -105,7 +105,7 @@ fn apply(chosen: Option<&[String]>, count: usize) -> Result<Applied> {
 }
 
 fn upgrade(chosen: Option<&[String]>, count: usize, ours: &Applied) -> Result<Duration> {
-    let guest = Guest::boot_plain();
+    let guest = Guest::boot_plain()?;
     offer(&guest, chosen, count)?;
     let what = match chosen {
         Some(names) => format!("install --only-upgrade {}", names.join(" ")),
