@@ -108,7 +108,7 @@ impl Root {
     }
 
     /// The names in a directory.
-    fn list(&self, path: &Path) -> Vec<String> {
+    pub(super) fn list(&self, path: &Path) -> Vec<String> {
         let Some(directory) = self.open_path(path, OFlags::PATH | OFlags::DIRECTORY) else {
             return Vec::new();
         };

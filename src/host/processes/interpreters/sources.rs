@@ -1,6 +1,6 @@
 //! From a program to everything that it names, file by file.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -21,6 +21,8 @@ pub(in super::super) struct Sources {
     programs: HashMap<(RootKey, Started, bool), Files>,
     found: HashMap<(RootKey, PathBuf), Option<Rc<Resolved>>>,
     named: HashMap<(RootKey, PathBuf), Rc<[Reference]>>,
+    /// The names in the directories of search paths.
+    listed: HashMap<(RootKey, PathBuf), HashSet<String>>,
     search_paths: HashMap<(RootKey, Language, PathBuf, PathBuf), Rc<[PathBuf]>>,
     read: usize,
 }
@@ -88,9 +90,12 @@ impl Sources {
         let mut targets = Vec::new();
         for candidate in &reference.candidates {
             let target = match reference.from {
-                From::SearchPath => search_path
-                    .iter()
-                    .find_map(|directory| self.find(root, &directory.join(candidate))),
+                From::SearchPath => search_path.iter().find_map(|directory| {
+                    // Most names are in none of the directories: one listing of each tells.
+                    let first = candidate.split('/').next().unwrap_or_default();
+                    let is_there = first == ".." || self.lists(root, directory, first);
+                    is_there.then(|| self.find(root, &directory.join(candidate))).flatten()
+                }),
                 From::Above(levels) => {
                     let above = directory.ancestors().nth(levels).unwrap_or(directory);
                     self.find(root, &plain(&above.join(candidate)))
@@ -99,6 +104,12 @@ impl Sources {
             targets.extend(target);
         }
         targets
+    }
+
+    /// Whether the directory has something of that name.
+    fn lists(&mut self, root: &Root, directory: &Path, name: &str) -> bool {
+        let listed = self.listed.entry((root.key, directory.to_owned()));
+        listed.or_insert_with(|| root.list(directory).into_iter().collect()).contains(name)
     }
 
     fn find(&mut self, root: &Root, path: &Path) -> Option<Rc<Resolved>> {
