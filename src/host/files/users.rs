@@ -79,9 +79,16 @@ pub(super) fn merge(database: Database, base: &[u8], theirs: &[u8], ours: &[u8])
     // New lines go in front of those that include a network's database: they come last.
     let at = lines.iter().position(|line| line.starts_with(b"+")).unwrap_or(lines.len());
     let mut added = Vec::new();
+    let mut is_there: BTreeSet<&Key> = ours.by_key.keys().collect();
     for (key, line) in &theirs.lines {
+        // A further line of a name only after the earlier ones, or it would be the first by the next time.
+        let follows = key.1.checked_sub(1).is_none_or(|n| is_there.contains(&(key.0.clone(), n)));
         match (ours.get(key), base.get(key)) {
-            (None, None) => added.push(line.clone()),
+            (None, None) if follows => {
+                is_there.insert(key);
+                added.push(line.clone());
+            }
+            (None, None) => kept.push(name_of(line)),
             // Removed on the host, changed by the update.
             (None, Some(was)) if was != line => kept.push(name_of(line)),
             _ => {}
