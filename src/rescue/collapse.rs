@@ -19,9 +19,9 @@ use crate::pin;
 use crate::reply::{Reply, Tried, Trouble};
 
 /// Removes what `/usr` was when `pin` was made, from below what it is now, in every namespace; then
-/// removes `pin` and those beside it. `below` are magic links to the mounts that the covered tree carries in PID 1's
-/// namespace: they hold it otherwise, for an unmount does not spread to a mount that has others
-/// below it. Does nothing when nothing is pinned.
+/// removes `pin` and those beside it. `below` are magic links to the mounts that the covered tree
+/// carries in PID 1's namespace: they hold it otherwise, for an unmount does not spread to a mount that
+/// has others below it. Does nothing when nothing is pinned.
 pub(crate) fn collapse(pin: &Path, below: &[PathBuf]) -> Result<Reply, Trouble> {
     // Open the links before their /proc is another one.
     let carried = open_links(below)?;
@@ -37,11 +37,10 @@ pub(crate) fn collapse(pin: &Path, below: &[PathBuf]) -> Result<Reply, Trouble> 
     if before > 1 {
         detach_all(&carried)?;
         for follower in pin::all_beside(pin)? {
-            let copy = File::open(&follower).tried(|| format!("open {}", follower.display()))?;
-            namespace::enter(copy.as_fd()).tried(|| "enter a pinned namespace".to_owned())?;
-            let dropped = drop_pile(&host);
+            let dropped = drop_pile_of(&follower, &host);
             host.come_back()?;
-            changed |= dropped?;
+            // A service's namespace that cannot be reached keeps the tree; PID 1's must not.
+            changed |= dropped.unwrap_or(false);
         }
         namespace::enter(peer.as_fd()).tried(|| "enter the pinned namespace".to_owned())?;
         changed |= drop_covered()?;
@@ -91,9 +90,11 @@ fn drop_covered() -> Result<bool, Trouble> {
     Ok(true)
 }
 
-/// In the copy of a follower's namespace: unmounts what was on top when it was made, from above the
-/// tree that the follower began under.
-fn drop_pile(host: &HostNamespace) -> Result<bool, Trouble> {
+/// Moves the process into the copy of a follower's namespace that is pinned at `pin`, and unmounts there
+/// what was on top when it was made, from above the tree that the follower began under.
+fn drop_pile_of(pin: &Path, host: &HostNamespace) -> Result<bool, Trouble> {
+    let copy = File::open(pin).tried(|| format!("open {}", pin.display()))?;
+    namespace::enter(copy.as_fd()).tried(|| "enter a pinned namespace".to_owned())?;
     if host.stack_here()?.layers.len() < 2 {
         return Ok(false);
     }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -26,11 +27,14 @@ pub(crate) struct Follower {
 
 /// Finds them, from within PID 1's mount namespace: two trees of ours or more are on one another, the
 /// one on top comes and goes with PID 1's, and what it stands on is shared, so that an unmount in a
-/// copy of the namespace spreads to it.
+/// copy of the namespace spreads to it. Only namespaces of the host's own user namespace are looked at:
+/// from a copy of another nothing spreads, and whoever made it decides what its paths lead to, and how
+/// many mounts it has.
 pub(crate) fn find() -> Result<Vec<Follower>, Trouble> {
     let Some(group) = namespace::stack()?.layers.last().and_then(|top| top.mount.peer_group) else {
         return Ok(Vec::new());
     };
+    let host = inode_of(Path::new("/proc/1/ns/user"));
     let mut seen: BTreeSet<u64> = inode_of(Path::new("/proc/1/ns/mnt")).into_iter().collect();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").tried(|| "look into /proc".to_owned())? {
@@ -39,8 +43,9 @@ pub(crate) fn find() -> Result<Vec<Follower>, Trouble> {
         // No process, or one that has ended.
         let Some(inode) = inode_of(&link) else { continue };
         if seen.insert(inode)
-            && std::fs::read(process.join("mountinfo")).is_ok_and(|text| is_piled(&text, group))
             && let Ok(namespace) = File::open(&link)
+            && namespace::owner(namespace.as_fd()).is_ok_and(|owner| Some(owner) == host)
+            && std::fs::read(process.join("mountinfo")).is_ok_and(|text| is_piled(&text, group))
         {
             found.push(Follower { namespace, inode });
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -51,6 +51,21 @@ impl HostNamespace {
 /// Moves the calling thread into the mount namespace that `namespace` refers to: setns(2).
 pub(crate) fn enter(namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))
+}
+
+/// The number of the user namespace that owns the mount namespace `namespace`: `ioctl_nsfs(2)`.
+#[expect(unsafe_code, reason = "rustix has no NS_GET_USERNS")]
+pub(crate) fn owner(namespace: BorrowedFd<'_>) -> std::io::Result<u64> {
+    /// `_IO(0xb7, 0x1)` of `linux/nsfs.h`.
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the descriptor is open, and the request takes no argument.
+    let descriptor = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    if descriptor < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor for us alone.
+    let owner = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Ok(rustix::fs::fstat(owner)?.st_ino)
 }
 
 /// Gives the calling thread a mount namespace of its own, a copy of the present one: unshare(2).

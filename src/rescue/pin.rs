@@ -35,9 +35,10 @@ pub(crate) fn pin_all(pin: &Path) -> Result<Reply, Trouble> {
         )));
     }
     for follower in followers::find()? {
-        // What cannot be pinned keeps a covered tree until its service is restarted.
         let at = beside(pin, follower.inode);
-        if !pin_copy(&at, Some(&follower.namespace))? {
+        // No service's namespace is worth an update: what cannot be pinned keeps a covered tree until that
+        // service is restarted.
+        if !matches!(pin_copy(&at, Some(&follower.namespace)), Ok(true)) {
             remove_pin(&at)?;
         }
     }
@@ -152,6 +153,7 @@ fn identity_of_usr() -> Result<(u64, u64), Trouble> {
     let status = rustix::fs::stat(USR).tried(|| "look at /usr".to_owned())?;
     Ok((status.st_dev, status.st_ino))
 }
+
 /// The processors that this process may run on.
 fn allowed_processors() -> Result<Vec<usize>, Trouble> {
     let set = rustix::thread::sched_getaffinity(None)
