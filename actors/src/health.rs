@@ -24,6 +24,7 @@ use crate::port::{Checks, HookCall, HookKind, Host, PortResult, Probes, Systemd}
 pub use baseline::{Baseline, FailedBefore, UnitProbe};
 pub use hooks::HOOKS_BUDGET;
 pub use probes::{LONGEST_PROBE, LONGEST_SETTLE};
+pub(crate) use watch::change_within;
 
 /// How long units must stay up where nobody says otherwise: long enough for a service to fail on its
 /// first work, short enough to wait for.

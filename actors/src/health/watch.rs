@@ -76,15 +76,19 @@ fn is_quiet(state: &UnitState) -> bool {
 async fn pause(systemd: &dyn Systemd, end: Instant, settled: &CancellationToken) -> PortResult<()> {
     let now = Instant::now();
     let left = if now < end { end - now } else { LONGEST_PAUSE };
-    let change = async {
-        systemd.wait_for_change(left.min(LONGEST_PAUSE)).await?;
-        tokio::time::sleep_until(now + SHORTEST_PAUSE.min(left)).await;
-        Ok(())
-    };
+    let change = change_within(systemd, left);
     tokio::select! {
         () = settled.cancelled(), if now >= end => Ok(()),
         changed = change => changed,
     }
+}
+
+/// Waits until units may have changed, at a bounded rate, and no longer than `left`.
+pub(crate) async fn change_within(systemd: &dyn Systemd, left: Duration) -> PortResult<()> {
+    let earliest = Instant::now() + SHORTEST_PAUSE.min(left);
+    systemd.wait_for_change(left.min(LONGEST_PAUSE)).await?;
+    tokio::time::sleep_until(earliest).await;
+    Ok(())
 }
 
 fn report_share(context: &StepContext, elapsed: Duration, dwell: Duration) {

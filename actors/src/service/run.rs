@@ -14,15 +14,11 @@ use super::ServicePlan;
 use super::manner::Manner;
 use super::order::Order;
 use crate::context::StepContext;
+use crate::health::change_within;
 use crate::port::{JobOutcome, PortResult, Systemd, UnitDependencies};
 
 /// How many jobs run at once: enough to overlap units that wait, few enough not to slow each other.
 const JOBS_AT_ONCE: usize = 8;
-
-/// The longest between two looks at a unit that has to keep up, for changes that no signal told, and the
-/// shortest, so that a storm of signals does not become a storm of questions.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much of a unit's log a failure quotes.
 const MOST_QUOTED_CHARACTERS: usize = 600;
@@ -311,8 +307,7 @@ async fn keeps_up(systemd: &dyn Systemd, unit: &UnitName, dwell: Duration) -> Po
         if left.is_zero() {
             return Ok(());
         }
-        systemd.wait_for_change(left.min(LONGEST_PAUSE)).await?;
-        tokio::time::sleep(left.min(SHORTEST_PAUSE)).await;
+        change_within(systemd, left).await?;
     }
 }
 

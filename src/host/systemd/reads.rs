@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 
 use super::answered;
-use super::units::{QUESTIONS_AT_ONCE, paths_by_name};
+use super::units::{self, QUESTIONS_AT_ONCE, paths_by_name};
 
 /// Where generators write: systemd.generator(7).
 const GENERATED: &str = "/run/systemd/generator";
@@ -68,15 +68,7 @@ async fn texts_of(
     name: &str,
 ) -> PortResult<Vec<String>> {
     let question = async {
-        let answer = connection
-            .call_method(
-                Some("org.freedesktop.systemd1"),
-                path,
-                Some("org.freedesktop.DBus.Properties"),
-                "Get",
-                &(interface, name),
-            )
-            .await;
+        let answer = units::get(connection, path, interface, name).await;
         let answer = match answer {
             Ok(answer) => answer,
             // The unit has gone meanwhile, or never was a service.

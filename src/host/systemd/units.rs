@@ -175,6 +175,17 @@ async fn complete(
     Ok(())
 }
 
+/// The answer to the question for one property: org.freedesktop.DBus.Properties.
+pub(super) async fn get(
+    connection: &zbus::Connection,
+    path: &OwnedObjectPath,
+    interface: &str,
+    name: &str,
+) -> zbus::Result<zbus::Message> {
+    let (manager, properties) = ("org.freedesktop.systemd1", "org.freedesktop.DBus.Properties");
+    connection.call_method(Some(manager), path, Some(properties), "Get", &(interface, name)).await
+}
+
 pub(super) async fn property<T>(
     connection: &zbus::Connection,
     path: &OwnedObjectPath,
@@ -186,15 +197,7 @@ where
     T::Error: Into<zbus::Error>,
 {
     let question = async {
-        let answer = connection
-            .call_method(
-                Some("org.freedesktop.systemd1"),
-                path,
-                Some("org.freedesktop.DBus.Properties"),
-                "Get",
-                &(interface, name),
-            )
-            .await?;
+        let answer = get(connection, path, interface, name).await?;
         let value: OwnedValue = answer.body().deserialize()?;
         T::try_from(value).map_err(Into::into)
     };
