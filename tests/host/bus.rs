@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Host, MANAGER, Repository, Told};
+use crate::support::{Host, MANAGER, Repository, STEPS, Told};
 
 /// `ApplyLive` of hello-svc, for `busctl call`.
 const APPLY_HELLO: [&str; 11] = [
@@ -83,21 +83,7 @@ fn an_update_by_busctl_alone_tells_everything_and_a_second_one_is_refused_as_bus
         .filter(|told| told.member == "PhaseChanged" && told.text(0) == "running")
         .map(|told| told.text(1))
         .collect();
-    let steps = [
-        "plan",
-        "download",
-        "verify",
-        "stage",
-        "install",
-        "commit",
-        "stop-units",
-        "switch",
-        "start-units",
-        "check-health",
-        "deploy",
-        "finalize",
-    ];
-    assert_eq!(phases, steps);
+    assert_eq!(phases, STEPS);
     assert_eq!(last_percentage(&listener.heard), 100);
     assert_eq!(listener.heard.last().expect("the end").number(1), 0);
 

@@ -7,21 +7,7 @@ mod hung;
 
 use between::Between;
 
-/// All steps of an update.
-const STEPS: [&str; 12] = [
-    "plan",
-    "download",
-    "verify",
-    "stage",
-    "install",
-    "commit",
-    "stop-units",
-    "switch",
-    "start-units",
-    "check-health",
-    "deploy",
-    "finalize",
-];
+use crate::support::STEPS;
 
 /// Steps that write, each somewhere else.
 const WRITING: [&str; 5] = ["install", "commit", "switch", "check-health", "deploy"];

@@ -17,6 +17,22 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 /// For a tree on a busy disk.
 const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 
+/// All steps of an update that waits for no confirmation, in their order.
+pub(crate) const STEPS: [&str; 12] = [
+    "plan",
+    "download",
+    "verify",
+    "stage",
+    "install",
+    "commit",
+    "stop-units",
+    "switch",
+    "start-units",
+    "check-health",
+    "deploy",
+    "finalize",
+];
+
 /// The arguments that address the daemon's manager object.
 pub(crate) const MANAGER: [&str; 3] =
     ["org.aptostree1", "/org/aptostree1", "org.aptostree1.Manager"];
