@@ -13,12 +13,14 @@ pub(super) struct Order {
     pub(super) units: Vec<UnitName>,
     /// What each unit waits for; only units of this order.
     pub(super) waits_for: BTreeMap<UnitName, BTreeSet<UnitName>>,
+    /// Cycles that were cut: each unit that does not wait, and for what.
+    pub(super) given_up: Vec<(UnitName, UnitName)>,
 }
 
 impl Order {
     /// Orders `units` for starting: a unit waits for what it is ordered after, for what it requires,
-    /// and for the sockets that trigger it. Where these form a cycle, the edge into the unit that
-    /// goes first by kind and name is given up, as systemd too gives an edge up.
+    /// and for the sockets that trigger it. Where these form a cycle, the first of its units by kind and
+    /// name does not wait for the others of it, as systemd too gives an edge up.
     pub(super) fn of(
         units: impl IntoIterator<Item = UnitName>,
         dependencies: &BTreeMap<UnitName, UnitDependencies>,
@@ -30,22 +32,27 @@ impl Order {
             .collect();
         let mut left = units;
         let mut ordered = Vec::with_capacity(left.len());
+        let mut given_up = Vec::new();
         while !left.is_empty() {
             let is_ready = |unit: &&UnitName| {
                 waits_for.get(*unit).is_none_or(|before| before.is_disjoint(&left))
             };
             let by_rank = |unit: &&UnitName| (rank(unit), (*unit).clone());
             let ready = left.iter().filter(is_ready).min_by_key(by_rank);
-            let Some(next) = ready.or_else(|| left.iter().min_by_key(by_rank)).cloned() else {
+            // Nobody is ready: whoever only waits for a cycle goes on waiting.
+            let in_cycle = || left.iter().filter(|unit| waits_for_itself(unit, &left, &waits_for));
+            let Some(next) = ready.or_else(|| in_cycle().min_by_key(by_rank)).cloned() else {
                 break;
             };
             left.remove(&next);
             if let Some(before) = waits_for.get_mut(&next) {
+                given_up
+                    .extend(before.intersection(&left).map(|unit| (next.clone(), unit.clone())));
                 before.retain(|unit| !left.contains(unit));
             }
             ordered.push(next);
         }
-        Self { units: ordered, waits_for }
+        Self { units: ordered, waits_for, given_up }
     }
 
     /// Has the units of each group wait for one another, in their order.
@@ -74,8 +81,29 @@ impl Order {
                 }
             }
         }
-        Self { units: self.units.iter().rev().cloned().collect(), waits_for }
+        let given_up = self.given_up.clone();
+        Self { units: self.units.iter().rev().cloned().collect(), waits_for, given_up }
     }
+}
+
+/// Whether `unit` waits for itself, by way of others that are `left`.
+fn waits_for_itself(
+    unit: &UnitName,
+    left: &BTreeSet<UnitName>,
+    waits_for: &BTreeMap<UnitName, BTreeSet<UnitName>>,
+) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![unit]);
+    while let Some(next) = open.pop() {
+        for before in waits_for.get(next).into_iter().flatten().filter(|one| left.contains(*one)) {
+            if before == unit {
+                return true;
+            }
+            if seen.insert(before) {
+                open.push(before);
+            }
+        }
+    }
+    false
 }
 
 fn predecessors(
@@ -181,6 +209,22 @@ mod tests {
             let before = &order.waits_for[name];
             assert!(before.iter().all(|other| order.units[..position].contains(other)), "{name}");
         }
+        assert_eq!(order.given_up, [(unit("a.service"), unit("c.service"))]);
+    }
+
+    #[test]
+    fn what_only_waits_for_a_cycle_goes_on_waiting() {
+        let graph = graph(&[
+            "a.service: after z.service",
+            "y.service: after z.service",
+            "z.service: after y.service",
+        ]);
+        let order = Order::of(graph.keys().cloned(), &graph);
+        let names: Vec<_> = order.units.iter().map(UnitName::as_str).collect();
+        assert_eq!(names, ["y.service", "z.service", "a.service"]);
+        assert_eq!(order.given_up, [(unit("y.service"), unit("z.service"))]);
+        let straight = Order::of([unit("a.service"), unit("z.service")], &graph);
+        assert_eq!(straight.given_up, []);
     }
 
     #[test]

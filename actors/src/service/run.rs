@@ -170,6 +170,11 @@ pub(super) async fn start(
     let stays_up = RefCell::new(BTreeSet::new());
     let work = async {
         let units = &Units::load(systemd, &names, Manner::of(plan)).await?;
+        for (unit, other) in &units.order.given_up {
+            context.report.warning(format!(
+                "{unit} is ordered after {other}, which in the end is ordered after {unit}: it did not wait"
+            ));
+        }
         in_order(&units.order, OnFailure::GiveUp, context, |unit| {
             let action = actions.get(&unit).copied();
             let stays_up = &stays_up;
