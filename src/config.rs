@@ -306,7 +306,8 @@ mod tests {
     #[test]
     fn what_is_shipped_defers_what_a_restart_would_hurt() {
         let shipped = include_str!("../debian/services.toml");
-        let own = "[service.\"postgresql@main.service\"]\nstrategy = \"automatic\"";
+        let own = "[service.\"postgresql@main.service\"]\nstrategy = \"automatic\"\n\
+                   [service.\"mariadb@*.service\"]\nstrategy = \"restart\"";
         let root = root(&[
             ("usr/lib/apt-ostree/config.d/10-services.toml", shipped),
             ("etc/apt-ostree/config.toml", own),
@@ -315,6 +316,8 @@ mod tests {
         for (name, expected) in [
             ("postgresql@15.service", Some(Strategy::Defer)),
             ("postgresql@main.service", Some(Strategy::Automatic)),
+            // Another name for the same units.
+            ("mariadb@main.service", Some(Strategy::Restart)),
             ("libvirtd.socket", Some(Strategy::Defer)),
             ("strongswan-starter.service", Some(Strategy::Defer)),
             ("nginx.service", None),

@@ -256,11 +256,13 @@ impl UnitPattern {
     }
 
     /// How much it says about what it means: one unit is told by more than a template, a template by more
-    /// than a pattern, a long pattern by more than a short one.
+    /// than a pattern, a long pattern by more than a short one. `a@*.service` is a template: it means the
+    /// same units as `a@.service`.
     pub fn precision(&self) -> (bool, bool, usize) {
-        let literal = self.0.bytes().filter(|byte| !matches!(byte, b'*' | b'?')).count();
-        let is_literal = literal == self.0.len();
-        let is_template = self.0.contains("@.");
+        let plain = self.0.replacen("@*.", "@.", 1);
+        let literal = plain.bytes().filter(|byte| !matches!(byte, b'*' | b'?')).count();
+        let is_literal = literal == plain.len();
+        let is_template = plain.contains("@.");
         (is_literal && !is_template, is_literal, literal)
     }
 }
@@ -363,6 +365,8 @@ mod tests {
         assert!(precision("a.service") > precision("abcdef@.service"));
         assert!(precision("a@.service") > precision("abcdef*.service"));
         assert!(precision("abc*.service") > precision("a*.service"));
+        assert_eq!(precision("a@*.service"), precision("a@.service"));
+        assert!(precision("a@*.service") > precision("abcdef@x*.service"));
     }
 
     #[test]
