@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{PackageName, UnitName};
+use crate::id::{PackageName, UnitName, UnitPattern};
 use crate::strategy::Strategy;
 
 /// What a maintainer script wanted of a unit, as the shims recorded it.
@@ -19,6 +19,9 @@ pub struct ScriptRequest {
     pub verb: ScriptVerb,
     /// The unit; none for manager-wide verbs such as `daemon-reload`.
     pub unit: Option<UnitName>,
+    /// In place of one unit: all of these that are loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<UnitPattern>,
 }
 
 /// The verbs of `systemctl`, `deb-systemd-invoke`, `invoke-rc.d` and `service` that matter.

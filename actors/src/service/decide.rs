@@ -127,12 +127,13 @@ pub(super) fn protected(
 }
 
 /// The same of what no strategy overrides: a unit that the configuration defers is still stopped when
-/// its package goes.
+/// its package goes, and started where it does not run.
 fn untouchable(evidence: &Evidence<'_>) -> Option<String> {
     let is_going = evidence.asked.is_some_and(|asked| asked.wish == Wish::Stop);
+    let keeps_nothing = is_going || !evidence.state.is_up();
     let defers = evidence.rule().is_some_and(|rule| rule.strategy == Strategy::Defer);
     let none = Strategies::default();
-    let strategies = if is_going && defers { &none } else { evidence.strategies };
+    let strategies = if keeps_nothing && defers { &none } else { evidence.strategies };
     protected(evidence.unit, &evidence.dependencies.names, strategies)
 }
 

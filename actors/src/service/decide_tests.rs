@@ -12,7 +12,7 @@ fn state(load: &str, active: &str) -> UnitState {
 
 fn asked(wish: Wish) -> Asked {
     let reason = Reason::Script { package: "p".to_owned(), verb: ScriptVerb::Restart };
-    Asked { wish, reasons: vec![reason] }
+    Asked { wish, reasons: vec![reason], last: 0 }
 }
 
 fn rules(rules: &[(&str, Strategy)]) -> Strategies {
@@ -256,5 +256,23 @@ fn a_prediction_follows_the_same_rules_as_the_decision() {
         let predicted = predict(effect, policy, &rules(&[("vetoed.service", Strategy::Never)]));
         assert_eq!(predicted.action, expected, "{name} {policy:?}");
         assert_eq!(predicted.left_because.is_some(), expected == UnitAction::Leave, "{name}");
+    }
+}
+
+#[test]
+fn a_deferred_unit_that_does_not_run_is_started_when_that_is_asked() {
+    for (strategy, action) in
+        [(Strategy::Defer, UnitAction::Start), (Strategy::Never, UnitAction::Leave)]
+    {
+        let evidence = Evidence {
+            unit: &unit("db.service"),
+            state: &state("not-found", "inactive"),
+            dependencies: &UnitDependencies::default(),
+            asked: Some(&asked(Wish::Start)),
+            reasons: &[],
+            strategies: &rules(&[("db.service", strategy)]),
+        };
+        let effect = decide(&evidence, RestartPolicy::AsPackagesAsk, true).unwrap();
+        assert_eq!(effect.action, action, "{strategy:?}");
     }
 }

@@ -43,7 +43,8 @@ pub(super) async fn determine(
         processes.users_of(&request.replaced),
         processes.own_mounts(),
     )?;
-    let mut affected = Affected { asked: scripts::join(&request.requests), ..Affected::default() };
+    let mut affected =
+        Affected { asked: scripts::join(&request.requests, &loaded), ..Affected::default() };
     affected.add_unit_files(request.changed.iter().chain(&request.etc_changed), &loaded);
     for (unit, reason) in configuration::reasons(systemd, request, &loaded).await? {
         affected.add(unit, reason);
@@ -103,6 +104,7 @@ impl Affected {
         let units = self.units();
         let states = systemd.states(&units).await?;
         let graph = Graph::load(systemd, &units, by_name, loaded).await?;
+        scripts::start_parts_again(&mut self.asked, &graph.dependencies);
         let plan = decide_all(self, &states, &graph, rules);
         let acts: Vec<(UnitName, UnitAction)> = plan
             .effects
@@ -204,12 +206,14 @@ impl Affected {
             own.unwrap_or(unit)
         };
         for (unit, asked) in std::mem::take(&mut self.asked) {
-            let wish = asked.wish;
-            let joined = self
-                .asked
-                .entry(own_name(unit))
-                .or_insert_with(|| Asked { wish, reasons: Vec::new() });
+            let Asked { wish, last, .. } = asked;
+            let joined = self.asked.entry(own_name(unit)).or_insert_with(|| Asked {
+                wish,
+                reasons: Vec::new(),
+                last,
+            });
             joined.wish = joined.wish.max(wish);
+            joined.last = joined.last.max(last);
             joined.reasons.extend(asked.reasons);
         }
         for (unit, reasons) in std::mem::take(&mut self.reasons) {

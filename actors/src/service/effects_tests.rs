@@ -1,6 +1,9 @@
-use apt_ostree_proto::TransactionId;
 use apt_ostree_proto::service::ScriptRequest;
+use apt_ostree_proto::{TransactionId, UnitPattern};
 
+use apt_ostree_proto::strategy::Strategy;
+
+use super::super::StrategyRule;
 use super::*;
 use crate::context::{Reporter, StepContext};
 use crate::port::{Manner, ReplacedFile};
@@ -19,7 +22,8 @@ fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
         package: "p".to_owned(),
         script: "postinst".to_owned(),
         verb: *verb,
-        unit: Some(unit(name)),
+        unit: UnitName::parse(*name).ok(),
+        units: UnitPattern::parse(*name).ok().filter(|_| name.contains('*')),
     };
     DetermineEffects {
         requests: requests.iter().map(script).collect(),
@@ -218,4 +222,37 @@ async fn a_socket_restarts_only_together_with_its_running_service() {
     let both = [("a.socket", ScriptVerb::Restart), ("a.service", ScriptVerb::Restart)];
     let both = plan_of(&systemd, &request(&both)).await;
     assert!(actions(&both).iter().all(|(_, action)| *action == UnitAction::Restart));
+}
+
+/// As postgresql's scripts do: all clusters of a version are stopped by a pattern, and what they are part
+/// of is started.
+#[tokio::test]
+async fn what_is_stopped_by_a_pattern_comes_back_with_what_it_is_part_of() {
+    use UnitAction::{Leave, Restart, Stop, StopStart};
+    let whole = UnitDependencies {
+        required_by: units(&["db@15-main.service"]),
+        ..UnitDependencies::default()
+    };
+    let systemd =
+        host(&[("db.service", whole), ("db@15-main.service", UnitDependencies::default())]);
+    let (stop, start) = (("db@15-*.service", ScriptVerb::Stop), ("db.service", ScriptVerb::Start));
+    let rule = |strategy| StrategyRule {
+        units: UnitPattern::parse("db@.service").unwrap(),
+        strategy,
+        group: None,
+    };
+    for (requests, strategy, expected) in [
+        (&[stop, start][..], Strategy::Automatic, StopStart),
+        (&[stop, start], Strategy::Restart, StopStart),
+        (&[stop, start], Strategy::Rolling, Restart),
+        (&[stop, start], Strategy::Defer, Leave),
+        // Its package goes.
+        (&[stop], Strategy::Defer, Stop),
+        (&[start, stop], Strategy::Automatic, Stop),
+    ] {
+        let mut request = request(requests);
+        request.strategies = Strategies::new(vec![rule(strategy)]);
+        let plan = plan_of(&systemd, &request).await;
+        assert_eq!(actions(&plan), [("db@15-main.service", expected)], "{requests:?} {strategy:?}");
+    }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use apt_ostree_proto::UnitName;
-use apt_ostree_proto::service::{Reason, ScriptRequest, ScriptVerb};
+use apt_ostree_proto::service::{Reason, ScriptRequest, ScriptVerb, UnitState};
+
+use crate::port::UnitDependencies;
 
 /// What is wanted of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,23 +28,62 @@ pub(super) struct Asked {
     pub(super) wish: Wish,
     /// One reason for each package and verb, in the order of the requests.
     pub(super) reasons: Vec<Reason>,
+    /// The place of the last request among all of them.
+    pub(super) last: usize,
 }
 
 /// Joins the requests, which are in the order in which the scripts ran: a stop is for good unless
-/// something later wants the unit up again; otherwise the strongest request counts.
-pub(super) fn join(requests: &[ScriptRequest]) -> BTreeMap<UnitName, Asked> {
+/// something later wants the unit up again; otherwise the strongest request counts. A pattern means what
+/// of it is `loaded`.
+pub(super) fn join(
+    requests: &[ScriptRequest],
+    loaded: &BTreeMap<UnitName, UnitState>,
+) -> BTreeMap<UnitName, Asked> {
     let mut joined = BTreeMap::<UnitName, Asked>::new();
-    for request in requests {
-        let (Some(unit), Some(verb)) = (&request.unit, wish_of(request.verb)) else { continue };
-        let reason = Reason::Script { package: request.package.clone(), verb: request.verb };
-        let asked =
-            joined.entry(unit.clone()).or_insert_with(|| Asked { wish: verb, reasons: Vec::new() });
-        asked.wish = then(asked.wish, verb);
-        if !asked.reasons.contains(&reason) {
-            asked.reasons.push(reason);
+    for (last, request) in requests.iter().enumerate() {
+        let Some(wish) = wish_of(request.verb) else { continue };
+        let pattern = request.units.iter();
+        let meant = pattern.flat_map(|all| loaded.keys().filter(|unit| all.matches(unit)));
+        for unit in request.unit.iter().chain(meant) {
+            let reason = Reason::Script { package: request.package.clone(), verb: request.verb };
+            let asked = joined.entry(unit.clone()).or_insert_with(|| Asked {
+                wish,
+                reasons: Vec::new(),
+                last,
+            });
+            asked.wish = then(asked.wish, wish);
+            asked.last = last;
+            if !asked.reasons.contains(&reason) {
+                asked.reasons.push(reason);
+            }
         }
     }
     joined
+}
+
+/// Has those start again that were stopped before something was started that they are a part of: a
+/// package may stop the instances of a template, and start them all by way of another unit.
+pub(super) fn start_parts_again(
+    asked: &mut BTreeMap<UnitName, Asked>,
+    dependencies: &BTreeMap<UnitName, UnitDependencies>,
+) {
+    let starts =
+        |asked: &Asked| matches!(asked.wish, Wish::Start | Wish::Restart | Wish::StopStart);
+    let wholes: Vec<(Asked, &[UnitName])> = asked
+        .iter()
+        .filter(|(_, asked)| starts(asked))
+        .filter_map(|(unit, asked)| Some((asked.clone(), dependencies.get(unit)?)))
+        .map(|(asked, own)| (asked, own.required_by.as_slice()))
+        .collect();
+    for (whole, parts) in wholes {
+        for part in parts {
+            let Some(part) = asked.get_mut(part) else { continue };
+            if part.wish == Wish::Stop && part.last < whole.last {
+                part.wish = Wish::StopStart;
+                part.reasons.extend(whole.reasons.iter().cloned());
+            }
+        }
+    }
 }
 
 fn wish_of(verb: ScriptVerb) -> Option<Wish> {
@@ -97,9 +138,10 @@ mod tests {
                     script: "postinst".to_owned(),
                     verb,
                     unit: Some(UnitName::parse("nginx.service").unwrap()),
+                    units: None,
                 })
                 .collect();
-            let joined = join(&requests);
+            let joined = join(&requests, &BTreeMap::new());
             assert_eq!(joined.values().next().map(|asked| asked.wish), wish, "{verbs:?}");
         }
     }
@@ -111,8 +153,9 @@ mod tests {
             script: "postinst".to_owned(),
             verb: ScriptVerb::Restart,
             unit: Some(UnitName::parse("ssh.service").unwrap()),
+            units: None,
         };
-        let joined = join(&[request.clone(), request]);
+        let joined = join(&[request.clone(), request], &BTreeMap::new());
         assert_eq!(joined.values().next().unwrap().reasons.len(), 1);
     }
 }

@@ -240,6 +240,7 @@ impl Sandbox for SimPackages {
                     script: "postinst".to_owned(),
                     verb: ScriptVerb::Restart,
                     unit: Some(unit),
+                    units: None,
                 }],
             })
         })

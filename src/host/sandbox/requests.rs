@@ -1,8 +1,8 @@
 //! What the shims recorded, as requests: systemctl(1), deb-systemd-invoke(1p), invoke-rc.d(8),
 //! service(8).
 
-use apt_ostree_proto::UnitName;
 use apt_ostree_proto::service::{ScriptRequest, ScriptVerb};
+use apt_ostree_proto::{UnitName, UnitPattern};
 
 /// Between the fields of a record: no argument holds it but on purpose.
 pub(super) const FIELD_END: u8 = 0x1f;
@@ -30,11 +30,14 @@ pub(super) fn parse(records: &[u8]) -> Parsed {
         fields.pop();
         let read = match fields.as_slice() {
             [tool, package, script, arguments @ ..] => call(tool, arguments).map(|calls| {
-                calls.into_iter().map(|(verb, unit)| ScriptRequest {
-                    package: (*package).to_owned(),
-                    script: (*script).to_owned(),
-                    verb,
-                    unit,
+                calls.into_iter().map(|(verb, named)| {
+                    let (unit, units) = match named {
+                        Some(Named::Unit(unit)) => (Some(unit), None),
+                        Some(Named::Units(units)) => (None, Some(units)),
+                        None => (None, None),
+                    };
+                    let (package, script) = ((*package).to_owned(), (*script).to_owned());
+                    ScriptRequest { package, script, verb, unit, units }
                 })
             }),
             _ => None,
@@ -47,7 +50,13 @@ pub(super) fn parse(records: &[u8]) -> Parsed {
     parsed
 }
 
-type Calls = Vec<(ScriptVerb, Option<UnitName>)>;
+type Calls = Vec<(ScriptVerb, Option<Named>)>;
+
+/// What a call is about.
+enum Named {
+    Unit(UnitName),
+    Units(UnitPattern),
+}
 
 /// What one call asks for; none when it makes no sense.
 fn call(tool: &str, arguments: &[&str]) -> Option<Calls> {
@@ -59,13 +68,13 @@ fn call(tool: &str, arguments: &[&str]) -> Option<Calls> {
                 return Some(vec![(verb, None)]);
             }
             let verb = verb_of(verb)?;
-            words.map(|name| Some((verb, Some(unit(name)?)))).collect()
+            words.map(|name| Some((verb, Some(named(name)?)))).collect()
         }
         // `service --status-all` asks, and does not wish.
         "invoke-rc.d" | "service" => {
             let name = words.next()?;
             let verb = verb_of(words.next()?)?;
-            Some(vec![(verb, Some(unit(name)?))])
+            Some(vec![(verb, Some(Named::Unit(UnitName::parse(full(name)).ok()?)))])
         }
         _ => None,
     }
@@ -111,8 +120,17 @@ fn verb_of(verb: &str) -> Option<ScriptVerb> {
     })
 }
 
-/// A unit's name; systemctl(1) takes a name without a suffix for a service's.
-fn unit(name: &str) -> Option<UnitName> {
+/// A unit, or a pattern.
+fn named(name: &str) -> Option<Named> {
+    let full = full(name);
+    match UnitName::parse(full.as_str()) {
+        Ok(unit) => Some(Named::Unit(unit)),
+        Err(_) => UnitPattern::parse(full).ok().map(Named::Units),
+    }
+}
+
+/// systemctl(1) takes a name without a suffix for a service's.
+fn full(name: &str) -> String {
     const SUFFIXES: &[&str] = &[
         "service",
         "socket",
@@ -127,8 +145,7 @@ fn unit(name: &str) -> Option<UnitName> {
         "scope",
     ];
     let has_suffix = name.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix));
-    let full = if has_suffix { name.to_owned() } else { format!("{name}.service") };
-    UnitName::parse(full).ok()
+    if has_suffix { name.to_owned() } else { format!("{name}.service") }
 }
 
 fn quote(text: &str) -> String {
@@ -157,7 +174,8 @@ mod tests {
             .iter()
             .map(|request| {
                 let unit = request.unit.as_ref().map_or("", UnitName::as_str);
-                format!("{:?} {unit}", request.verb)
+                let units = request.units.as_ref().map_or("", UnitPattern::as_str);
+                format!("{:?} {unit}{units}", request.verb)
             })
             .collect();
         shown.extend(parsed.unread.iter().map(|text| format!("unread {text}")));
@@ -201,6 +219,11 @@ mod tests {
                 &["Restart my.daemon.service"],
             ),
             (&["systemctl", "a", "postinst", "-s", "KILL", "stop", "x"], &["Stop x.service"]),
+            // All clusters of one version, as postgresql's scripts have it.
+            (
+                &["deb-systemd-invoke", "a", "prerm", "stop", "postgresql@15-*"],
+                &["Stop postgresql@15-*.service"],
+            ),
             (
                 &["deb-systemd-invoke", "a", "postinst", "--user", "restart", "p.service"],
                 &["Restart p.service"],
@@ -212,7 +235,7 @@ mod tests {
 
     #[test]
     fn hostile_names_become_no_requests() {
-        for name in ["", "a b", "../x", "-x", "a\nb.service", "$(x)", &"x".repeat(10_000)] {
+        for name in ["", "a b", "../x", "-x", "a\nb.service", "$(x)", "*", &"x".repeat(10_000)] {
             let fields = ["systemctl", "a", "postinst", "restart", "--", name];
             let parsed = parse(&record(&fields));
             assert!(parsed.requests.is_empty(), "{name:?}");
