@@ -109,6 +109,8 @@ pub struct DetermineEffects {
     pub configured: BTreeMap<PathBuf, Vec<UnitName>>,
     /// What units read besides, as the admin says: files, and directories of them.
     pub reads: BTreeMap<UnitPattern, Vec<PathBuf>>,
+    /// The units that ran before the updates that the new tree undoes, as far as these touched them.
+    pub ran_before: Vec<UnitName>,
     /// Which units to restart.
     pub restart: RestartPolicy,
     /// What the configuration says about units.

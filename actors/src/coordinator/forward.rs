@@ -1,12 +1,14 @@
 //! The effect of each step. Each is a message or two to the workers; what an undo needs is written
 //! down before.
 
+use std::collections::BTreeMap;
+
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use apt_ostree_proto::plan::{Plan, SpaceNeed, TreeSource};
 use apt_ostree_proto::request::Target;
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
+use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -166,6 +168,29 @@ impl Drive {
             .await
     }
 
+    /// The units that ran before the updates that such a tree undoes, as far as these touched them.
+    async fn ran_before(&self, source: &TreeSource) -> Result<Vec<UnitName>, Failure> {
+        let TreeSource::Before { transaction, .. } = source else { return Ok(Vec::new()) };
+        let id = *transaction;
+        self.parts
+            .journal
+            .with(move |journal| {
+                let mut states = BTreeMap::new();
+                // The newest comes first: the oldest has the last word.
+                for record in journal.kept_since(id)? {
+                    let recorded = journal.recorded(record.id)?.ok_or_else(|| not_undoable(id))?;
+                    let facts = super::facts::Facts::of(&recorded.entries);
+                    states.extend(facts.unit_states.unwrap_or_default());
+                }
+                Ok(states
+                    .into_iter()
+                    .filter(|(_, state)| state.is_up())
+                    .map(|(unit, _)| unit)
+                    .collect())
+            })
+            .await
+    }
+
     async fn download(&mut self, workers: &Workers) -> Result<(), Failure> {
         ask(&workers.package, ArchiveLock::Take).await?;
         let Plan { base, changes, .. } = self.planned()?.clone();
@@ -222,6 +247,7 @@ impl Drive {
         let source = self.new_tree(&plan).await?;
         let requests = self.facts.installed.requests.clone();
         let from_packages = matches!(source, NewTree::Staged(_));
+        let ran_before = self.ran_before(&plan.source).await?;
         let (restart, force) = (self.request.restart, self.request.force);
         let strategies = self.parts.settings.strategies.clone();
         let reads = self.parts.settings.reads.clone();
@@ -243,6 +269,7 @@ impl Drive {
                     configured,
                     reads,
                     replaced: tree.replaced.clone(),
+                    ran_before,
                     restart,
                     strategies,
                     from_packages,

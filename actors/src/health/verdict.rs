@@ -45,6 +45,10 @@ pub(super) fn verdict(
     if now.is_failed() {
         return Some(format!("it is {}", describe(now)));
     }
+    // The update took its file away, and it was stopped for that.
+    if now.load == "not-found" && now.active == "inactive" && !expectation.touched {
+        return None;
+    }
     let before = expectation.before.as_ref();
     let restarted_by_itself = restarts(before, first, now);
     if restarted_by_itself > 0 {
@@ -115,6 +119,19 @@ mod tests {
             let found = verdict(&expectation, &first, &now, is_triggered);
             assert_eq!(found.is_none(), healthy, "{now:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_unit_whose_file_went_is_judged_only_if_it_was_to_stay() {
+        let gone = UnitState { load: "not-found".to_owned(), ..state("inactive", "", 0, 0) };
+        let up = state("active", "success", 0, 10);
+        for (touched, healthy) in [(false, true), (true, false)] {
+            let expectation = Expectation { before: Some(up.clone()), touched };
+            assert_eq!(verdict(&expectation, &gone, &gone, false).is_none(), healthy, "{touched}");
+        }
+        let failed = UnitState { active: "failed".to_owned(), ..gone };
+        let expectation = Expectation { before: Some(up), touched: false };
+        assert!(verdict(&expectation, &failed, &failed, false).is_some());
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct Evidence<'a> {
     pub(super) asked: Option<&'a Asked>,
     /// Why it is affected otherwise.
     pub(super) reasons: &'a [Reason],
+    /// Whether it ran before the updates that are undone.
+    pub(super) ran_before: bool,
     /// What the configuration says about units.
     pub(super) strategies: &'a Strategies,
 }
@@ -29,6 +31,11 @@ pub(super) struct Evidence<'a> {
 impl Evidence<'_> {
     fn rule(&self) -> Option<&StrategyRule> {
         self.strategies.of(self.unit, &self.dependencies.names)
+    }
+
+    /// Whether it went with an update that is undone, and its file comes again.
+    fn comes_back(&self) -> bool {
+        self.ran_before && self.state.load == "not-found" && !self.reasons.is_empty()
     }
 }
 
@@ -163,7 +170,7 @@ fn protected_name(name: &str) -> Option<&'static str> {
 }
 
 fn forbidden(evidence: &Evidence<'_>, policy: RestartPolicy) -> Option<String> {
-    let acts = evidence.state.is_up() || evidence.asked.is_some();
+    let acts = evidence.state.is_up() || evidence.asked.is_some() || evidence.comes_back();
     if !acts {
         return None;
     }
@@ -186,6 +193,10 @@ fn forbidden(evidence: &Evidence<'_>, policy: RestartPolicy) -> Option<String> {
 }
 
 fn of_stopped(evidence: &Evidence<'_>) -> Decision {
+    // Nobody can have stopped what does not exist: it went with the update.
+    if evidence.comes_back() {
+        return Decision::Do(UnitAction::StopStart);
+    }
     let Some(asked) = evidence.asked else { return Decision::Nothing };
     let is_new = !matches!(evidence.state.load.as_str(), "loaded" | "masked");
     match asked.wish {

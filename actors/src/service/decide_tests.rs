@@ -44,6 +44,7 @@ fn outcome(
         dependencies: &UnitDependencies::default(),
         asked: asked.as_ref(),
         reasons,
+        ran_before: false,
         strategies: &Strategies::default(),
     };
     decide(&evidence, policy, from_packages).map(|effect| (effect.action, effect.left_because))
@@ -125,10 +126,46 @@ fn a_service_that_can_reload_only_reloads_for_changed_configuration() {
         dependencies: &UnitDependencies { can_reload: true, ..UnitDependencies::default() },
         asked: None,
         reasons: &[Reason::Configuration { path: "/etc/a.conf".into() }],
+        ran_before: false,
         strategies: &Strategies::default(),
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
     assert_eq!(effect.action, UnitAction::Reload);
+}
+
+#[test]
+fn what_went_with_an_update_that_is_undone_comes_back_unless_it_is_there() {
+    let unit_file = [Reason::UnitFile { path: "/usr/lib/systemd/system/a.service".into() }];
+    let (unit_file, nothing): (&[Reason], &[Reason]) = (&unit_file, &[]);
+    for (load, active, ran_before, reasons, policy, action) in [
+        (
+            "not-found",
+            "inactive",
+            true,
+            unit_file,
+            RestartPolicy::AsPackagesAsk,
+            Some(UnitAction::StopStart),
+        ),
+        ("not-found", "inactive", true, unit_file, RestartPolicy::Never, Some(UnitAction::Leave)),
+        ("not-found", "inactive", false, unit_file, RestartPolicy::Affected, None),
+        // No file of its comes back.
+        ("not-found", "inactive", true, nothing, RestartPolicy::Affected, None),
+        // Somebody stopped it since, or it fell over.
+        ("loaded", "inactive", true, unit_file, RestartPolicy::Affected, None),
+        ("loaded", "failed", true, unit_file, RestartPolicy::Affected, None),
+    ] {
+        let evidence = Evidence {
+            unit: &unit("a.service"),
+            state: &state(load, active),
+            dependencies: &UnitDependencies::default(),
+            asked: None,
+            reasons,
+            ran_before,
+            strategies: &Strategies::default(),
+        };
+        let found = decide(&evidence, policy, false).map(|effect| effect.action);
+        assert_eq!(found, action, "{load} {active} {ran_before} {policy:?}");
+    }
 }
 
 #[test]
@@ -173,6 +210,7 @@ fn an_alias_or_a_refusal_of_its_unit_file_protects_a_unit_too() {
             dependencies: &dependencies,
             asked: None,
             reasons: &[old_code()],
+            ran_before: false,
             strategies: &Strategies::default(),
         };
         let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
@@ -189,6 +227,7 @@ fn a_unit_keeps_a_bounded_number_of_reasons() {
         dependencies: &UnitDependencies::default(),
         asked: None,
         reasons: &reasons,
+        ran_before: false,
         strategies: &Strategies::default(),
     };
     let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
@@ -230,6 +269,7 @@ fn the_configuration_decides_how_a_running_unit_gets_its_code() {
             dependencies: &reloads,
             asked: asked.as_ref(),
             reasons: &[old_code()],
+            ran_before: false,
             strategies: &rules(&[("a@.service", strategy)]),
         };
         let effect = decide(&evidence, RestartPolicy::Affected, true).unwrap();
@@ -270,6 +310,7 @@ fn a_deferred_unit_that_does_not_run_is_started_when_that_is_asked() {
             dependencies: &UnitDependencies::default(),
             asked: Some(&asked(Wish::Start)),
             reasons: &[],
+            ran_before: false,
             strategies: &rules(&[("db.service", strategy)]),
         };
         let effect = decide(&evidence, RestartPolicy::AsPackagesAsk, true).unwrap();

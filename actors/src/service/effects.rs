@@ -28,6 +28,8 @@ struct Affected {
     asked: BTreeMap<UnitName, Asked>,
     reasons: BTreeMap<UnitName, Vec<Reason>>,
     unowned: Vec<ProcessUse>,
+    /// What ran before the updates that are undone.
+    ran_before: BTreeSet<UnitName>,
     /// What the host's policy says no to, and its answer.
     forbidden: BTreeMap<UnitName, String>,
 }
@@ -43,8 +45,11 @@ pub(super) async fn determine(
         processes.users_of(&request.replaced),
         processes.own_mounts(),
     )?;
-    let mut affected =
-        Affected { asked: scripts::join(&request.requests, &loaded), ..Affected::default() };
+    let mut affected = Affected {
+        asked: scripts::join(&request.requests, &loaded),
+        ran_before: request.ran_before.iter().cloned().collect(),
+        ..Affected::default()
+    };
     affected.add_unit_files(request.changed.iter().chain(&request.etc_changed), &loaded);
     for (unit, reason) in configuration::reasons(systemd, request, &loaded).await? {
         affected.add(unit, reason);
@@ -161,8 +166,11 @@ impl Affected {
             if let Some(unit) = described.unit() {
                 self.add(unit, reason());
             }
-            for unit in loaded.keys().filter(|unit| described.concerns(unit)) {
-                self.add(unit.clone(), reason());
+            let concerned = loaded.keys().chain(&self.ran_before);
+            let concerned: Vec<UnitName> =
+                concerned.filter(|unit| described.concerns(unit)).cloned().collect();
+            for unit in concerned {
+                self.add(unit, reason());
             }
         }
     }
@@ -306,6 +314,7 @@ fn decide_all(
             dependencies: graph.dependencies.get(&unit).unwrap_or(&alone),
             asked: affected.asked.get(&unit),
             reasons: affected.reasons.get(&unit).map(Vec::as_slice).unwrap_or_default(),
+            ran_before: affected.ran_before.contains(&unit),
             strategies: rules.strategies,
         };
         if let Some(mut effect) = decide(&evidence, rules.restart, rules.from_packages) {

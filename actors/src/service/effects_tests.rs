@@ -32,6 +32,7 @@ fn request(requests: &[(&str, ScriptVerb)]) -> DetermineEffects {
         replaced: Vec::new(),
         configured: BTreeMap::new(),
         reads: BTreeMap::new(),
+        ran_before: Vec::new(),
         restart: RestartPolicy::Affected,
         strategies: Strategies::default(),
         from_packages: true,

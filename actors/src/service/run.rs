@@ -213,6 +213,15 @@ async fn start_one(
             context.report.item(unit.as_str(), "starting", 0);
             bring_up(systemd, units, unit).await?
         }
+        // Its file went with the update.
+        Some(_) if at_first.is_up() && at_first.load == "not-found" => {
+            context.report.item(unit.as_str(), "stopping", 0);
+            stop_one(systemd, units, unit).await?;
+            systemd.reset_failed(unit).await?;
+            context.report.warning(format!("the new tree has no {unit}: it was stopped"));
+            context.report.item(unit.as_str(), "stopped", 100);
+            return Ok(false);
+        }
         Some(UnitAction::Reload) if at_first.is_up() => {
             context.report.item(unit.as_str(), "reloading", 0);
             let outcome = systemd.reload_or_restart(unit, units.manner.job_timeout(unit)).await?;

@@ -303,3 +303,22 @@ async fn a_graceful_restart_takes_as_long_as_the_unit_needs() {
         assert_eq!(started.is_ok(), stops, "{strategy:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_whose_file_went_is_stopped_and_is_no_failure_and_comes_back_with_it() {
+    let systemd = SimSystemd::new();
+    let gone = unit("gone.service");
+    systemd.define(&gone, SimUnit::default());
+    systemd.boot(&gone);
+    systemd.define_in(1, &gone, None);
+    let before = systemd.states(std::slice::from_ref(&gone)).await.unwrap();
+    let plan = plan(&[("gone.service", UnitAction::Restart)], &[]);
+    systemd.set_tree(1);
+    systemd.reload_managers().await.unwrap();
+    let up = start(&systemd, &plan, DWELL, &context()).await.unwrap();
+    assert_eq!((up, calls(&systemd).as_str()), (Vec::new(), "stop gone.service"));
+    systemd.set_tree(0);
+    systemd.reload_managers().await.unwrap();
+    restore(&systemd, &before, &plan, &context()).await.unwrap();
+    assert_eq!(systemd.snapshot()[&gone].runs_tree, Some(0));
+}
