@@ -9,6 +9,7 @@ mod effects;
 mod manner;
 mod order;
 mod outdated;
+mod readers;
 mod restore;
 mod run;
 mod scripts;
@@ -17,6 +18,7 @@ mod unit_files;
 
 pub(crate) use decide::predict;
 pub use outdated::FindOutdated;
+pub use readers::NotRead;
 pub(crate) use run::{describe, quoted_log};
 pub use strategy::{Strategies, StrategyRule};
 pub(crate) use unit_files::Described;
@@ -333,17 +335,24 @@ impl Handler<StartAgain> for ServiceActor {
     }
 }
 
-/// Request: after the tree changed, have the service manager and the bus read what they read, and
-/// create what changed tmpfiles fragments describe. Idempotent.
+/// Request: after the tree changed, create what changed tmpfiles fragments describe, and have the service
+/// manager, the bus, udev and polkit read what they read, in this order, each if it is concerned.
+/// Answers which of the last two have not. Idempotent.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "PortResult<()>")]
+#[rtype(result = "PortResult<Vec<NotRead>>")]
 pub struct ReloadManagers {
     /// The paths that changed, absolute.
     pub changed: Vec<PathBuf>,
+    /// The plan; what it restarts reads everything then.
+    pub plan: ServicePlan,
+    /// Which units may be restarted.
+    pub restart: RestartPolicy,
+    /// What the configuration says about units.
+    pub strategies: Strategies,
 }
 
 impl Handler<ReloadManagers> for ServiceActor {
-    type Result = ResponseFuture<PortResult<()>>;
+    type Result = ResponseFuture<PortResult<Vec<NotRead>>>;
 
     fn handle(&mut self, request: ReloadManagers, _: &mut Self::Context) -> Self::Result {
         let systemd = Rc::clone(&self.systemd);
@@ -352,11 +361,17 @@ impl Handler<ReloadManagers> for ServiceActor {
             if !fragments.is_empty() {
                 systemd.create_tmpfiles(&fragments).await?;
             }
-            let is_read = request.changed.iter().any(|path| is_read_by_managers(path));
-            if is_read && !systemd.is_stopping().await? {
+            let ReloadManagers { changed, plan, restart, strategies } = request;
+            let is_read = changed.iter().any(|path| is_read_by_managers(path));
+            let is_read_by_others = readers::are_concerned(&changed);
+            if !(is_read || is_read_by_others) || systemd.is_stopping().await? {
+                return Ok(Vec::new());
+            }
+            if is_read {
                 systemd.reload_managers().await?;
             }
-            Ok(())
+            let limits = readers::Limits { plan: &plan, restart, strategies: &strategies };
+            readers::read_again(systemd.as_ref(), &changed, &limits).await
         })
     }
 }

@@ -28,7 +28,8 @@ use crate::package::{
 };
 use crate::port::{Delta, HookPhase, TreeMetadata};
 use crate::service::{
-    AllowShutdown, DetermineEffects, RecordStates, ReloadManagers, StartUnits, StopUnits,
+    AllowShutdown, DetermineEffects, NotRead, RecordStates, ReloadManagers, ServicePlan,
+    StartUnits, StopUnits,
 };
 use crate::supervisor::Workers;
 use crate::verification::VerifyPackage;
@@ -323,11 +324,25 @@ impl Drive {
     }
 
     async fn switch(&mut self, workers: &Workers) -> Result<Option<Payload>, Failure> {
-        let Committed { tree, delta, .. } = self.committed()?.clone();
-        let changed = changed_paths(&tree.changed, &delta);
-        let kept = ask(&workers.overlay, SwitchTree { tree, delta }).await?;
-        ask(&workers.service, ReloadManagers { changed }).await?;
+        let Committed { tree, delta, services } = self.committed()?.clone();
+        let reload = self.reload_managers(changed_paths(&tree.changed, &delta), services);
+        let mut kept = ask(&workers.overlay, SwitchTree { tree, delta }).await?;
+        for NotRead { is_down, failure } in ask(&workers.service, reload).await? {
+            if is_down {
+                return Err(failure);
+            }
+            kept.push(failure.message);
+        }
         Ok((!kept.is_empty()).then_some(Payload::Warnings(kept)))
+    }
+
+    pub(super) fn reload_managers(
+        &self,
+        changed: Vec<std::path::PathBuf>,
+        plan: ServicePlan,
+    ) -> ReloadManagers {
+        let strategies = self.parts.settings.strategies.clone();
+        ReloadManagers { changed, plan, restart: self.request.restart, strategies }
     }
 
     async fn start_units(&mut self, workers: &Workers) -> Result<(), Failure> {

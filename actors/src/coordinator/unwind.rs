@@ -9,7 +9,7 @@ use crate::health::EndChecks;
 use crate::journal::Committed;
 use crate::overlay::{DropCommit, DropStage, DropTree, SwitchBack, Undeploy};
 use crate::package::{ArchiveLock, KillInstall};
-use crate::service::{ReloadManagers, RestoreUnits, StopStarted};
+use crate::service::{RestoreUnits, StopStarted};
 use crate::supervisor::Workers;
 
 impl Drive {
@@ -82,10 +82,12 @@ impl Drive {
     }
 
     async fn switch_back(&mut self, workers: &Workers) -> Result<Vec<String>, Failure> {
-        let Committed { tree, delta, .. } = self.committed()?.clone();
+        let Committed { tree, delta, services } = self.committed()?.clone();
         let changed = super::forward::changed_paths(&tree.changed, &delta);
-        let kept = ask(&workers.overlay, SwitchBack { tree, delta }).await?;
-        ask(&workers.service, ReloadManagers { changed }).await?;
+        let reload = self.reload_managers(changed, services);
+        let mut kept = ask(&workers.overlay, SwitchBack { tree, delta }).await?;
+        let not_read = ask(&workers.service, reload).await?;
+        kept.extend(not_read.into_iter().map(|one| one.failure.message));
         Ok(kept)
     }
 }
