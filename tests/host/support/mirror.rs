@@ -123,6 +123,18 @@ impl Repository {
         built(&format!("workers/workers_{version}_"))
     }
 
+    /// Units of every kind in this version: see `unit-toys/build.sh`.
+    pub(crate) fn unit_toys(version: u32) -> Self {
+        run_script("unit-toys/build.sh", [""; 0], &[]);
+        Self::default().with(built(&format!("unit-toys/unit-toys_{version}_")))
+    }
+
+    /// Files that others keep in memory: see `reader-toys/build.sh`.
+    pub(crate) fn reader_toys() -> Self {
+        run_script("reader-toys/build.sh", [""; 0], &[]);
+        Self::default().with(built("reader-toys/reader-toys_"))
+    }
+
     /// A Python program whose module differs from one version to the next: see `module-toy/build.sh`.
     pub(crate) fn module_toy(version: u32) -> Self {
         run_script("module-toy/build.sh", [""; 0], &[]);
