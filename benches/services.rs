@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use super::guest::Guest;
 use super::row::{Goal, Row, median};
-use super::support::{Repository, run_script};
+use super::support::Repository;
 
 /// `grep` maps it, and `sleep` does not.
 const LIBRARY: &str = "libpcre2-8-0";
@@ -71,8 +71,8 @@ fn after_dpkg() -> Result<Vec<Row>> {
 fn offer_peer(guest: &Guest) -> Result<()> {
     guest.host.shell(&format!("mv {SOURCES} /var/tmp/"));
     let mut repository = Repository::default();
-    for entry in std::fs::read_dir(run_script("extra.sh", ["needrestart"], &[]))? {
-        repository = repository.with(entry?.path());
+    for package in Repository::of_the_release("needrestart") {
+        repository = repository.with(package);
     }
     guest.host.mirror().publish(&repository);
     guest.make_ready();

@@ -5,6 +5,7 @@ mod bad_input;
 mod boot;
 mod bus;
 mod confirm;
+mod database;
 mod faults;
 mod health;
 mod journals;

@@ -141,6 +141,26 @@ impl Repository {
         Self::default().with(built(&format!("module-toy/module-toy_{version}_")))
     }
 
+    /// A package of the release that the image has not, and all that it needs.
+    pub(crate) fn of_the_release(package: &str) -> Vec<PathBuf> {
+        let directory = run_script("extra.sh", [package], &[]);
+        let entries = std::fs::read_dir(directory).expect("extra.sh made it");
+        entries.map(|entry| entry.expect("readable directory").path()).collect()
+    }
+
+    /// A newer version of `package`, which came with `with`: `suffix` is at the end of its version and of
+    /// the files that are called `files`.
+    pub(crate) fn newer(suffix: &str, package: &str, with: &str, files: &str) -> PathBuf {
+        let start = format!("{package}_");
+        let is_it = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start))
+        };
+        let of_the_release = Self::of_the_release(with);
+        let path = of_the_release.iter().find(|path| is_it(path)).expect("it came with that");
+        let arguments = [suffix.as_ref(), path.as_os_str(), files.as_ref()];
+        PathBuf::from(run_script("newer.sh", arguments, &[]))
+    }
+
     /// A package that must be refused, by what is wrong with it: see `broken/build.sh`.
     pub(crate) fn broken(reason: &str) -> Self {
         run_script("broken/build.sh", [""; 0], &[]);
