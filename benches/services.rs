@@ -32,7 +32,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
 
 fn after_a_switch() -> Result<Vec<Row>> {
     let guest = Guest::boot()?;
-    offer_peer(&guest)?;
+    offer_peer(&guest);
     guest.apply(&["apply-live", "--no-refresh", "--install=needrestart"], 0)?;
     guest.host.shell(&format!("mv /var/tmp/debian.list {SOURCES}"));
     // A boot on the tree with both: nothing is old.
@@ -49,7 +49,7 @@ fn after_a_switch() -> Result<Vec<Row>> {
 
 fn after_dpkg() -> Result<Vec<Row>> {
     let guest = Guest::boot_plain()?;
-    offer_peer(&guest)?;
+    offer_peer(&guest);
     let apt_get = "DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet=2 install";
     guest
         .host
@@ -68,7 +68,7 @@ fn after_dpkg() -> Result<Vec<Row>> {
 
 /// Has the host's mirror offer needrestart and what it needs, as of the image's own release and nothing
 /// newer; the image has neither.
-fn offer_peer(guest: &Guest) -> Result<()> {
+fn offer_peer(guest: &Guest) {
     guest.host.shell(&format!("mv {SOURCES} /var/tmp/"));
     let mut repository = Repository::default();
     for package in Repository::of_the_release("needrestart") {
@@ -76,7 +76,6 @@ fn offer_peer(guest: &Guest) -> Result<()> {
     }
     guest.host.mirror().publish(&repository);
     guest.make_ready();
-    Ok(())
 }
 
 /// Half of the units read from a pipe that says nothing, with a program that maps the library; the other
