@@ -1,6 +1,7 @@
 //! The real process port: reads `/proc`.
 
 mod cgroup;
+mod effort;
 mod interpreted;
 mod interpreters;
 mod kernel;
@@ -24,6 +25,7 @@ use apt_ostree_proto::{ErrorCode, Failure, UnitName};
 use async_trait::async_trait;
 
 use cgroup::Owner;
+use effort::Stop;
 use interpreted::Interpreted;
 use maps::Replaced;
 
@@ -64,28 +66,30 @@ impl Processes for ProcProcesses {
             return Ok(Vec::new());
         }
         let (proc, replaced) = (self.proc.clone(), replaced.to_vec());
-        scan(move || Host::open(&proc, HOST_INIT)?.users_of(&replaced)).await
+        scan(move |stop| Host::open(&proc, HOST_INIT)?.users_of(&replaced, stop)).await
     }
 
     async fn own_mounts(&self) -> PortResult<Vec<(UnitName, PathBuf)>> {
         let proc = self.proc.clone();
-        scan(move || Host::open(&proc, HOST_INIT)?.own_mounts()).await
+        scan(move |_| Host::open(&proc, HOST_INIT)?.own_mounts()).await
     }
 
     async fn outdated(&self, changes: &[TreeChange]) -> PortResult<Sighting> {
         let (proc, changes) = (self.proc.clone(), changes.to_vec());
-        scan(move || Host::open(&proc, HOST_INIT)?.outdated(&changes)).await
+        scan(move |stop| Host::open(&proc, HOST_INIT)?.outdated(&changes, stop)).await
     }
 }
 
-/// Runs a scan where it may block.
+/// Runs a scan where it may block; it stops when nobody waits for it any more.
 async fn scan<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    work: impl FnOnce(&Stop) -> std::io::Result<T> + Send + 'static,
 ) -> PortResult<T> {
+    let stop = Stop::default();
+    let _waiting = stop.on_drop();
     let failed = |error: &(dyn std::error::Error + 'static)| {
         Failure::caused(ErrorCode::Internal, "the running processes cannot be read", error)
     };
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(move || work(&stop)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(failed(&error)),
         Err(error) => Err(failed(&error)),
@@ -148,14 +152,15 @@ impl Host {
         Ok(processes)
     }
 
-    fn users_of(&self, replaced: &[ReplacedFile]) -> std::io::Result<Vec<ProcessUse>> {
+    fn users_of(&self, replaced: &[ReplacedFile], stop: &Stop) -> std::io::Result<Vec<ProcessUse>> {
         let with_modules = replaced.iter().any(|file| is_module(&file.path));
         let replaced = Replaced::new(replaced);
-        let mut interpreted = Interpreted::default();
+        let mut interpreted = Interpreted::new(stop);
         let own_pid = std::process::id();
         let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
         let mut found = Vec::new();
         for process in self.processes()? {
+            stop.check()?;
             // This daemon asks; it takes its new code when it next starts.
             if process.pid == own_pid {
                 continue;
@@ -172,7 +177,7 @@ impl Host {
             if interpreted::keeps_files_open(&program) {
                 used.extend(replaced.open_in(&process));
             }
-            let read = interpreted.files(&process, &program, with_modules);
+            let read = interpreted.files(self, &process, &program, with_modules);
             let read: BTreeSet<&Path> = read
                 .iter()
                 .flat_map(|files| files.iter())
@@ -195,10 +200,15 @@ impl Host {
         Ok(found)
     }
 
+    /// Whose the process is by its control group; none for one that has ended.
+    fn owner(&self, process: &Process) -> Option<Owner> {
+        let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
+        Some(cgroup::owner(&text, &self.control_groups))
+    }
+
     /// Whose the process is; none for one that has ended.
     fn whose(&self, process: &Process) -> Option<Whose> {
-        let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
-        let (unit, place) = match cgroup::owner(&text, &self.control_groups) {
+        let (unit, place) = match self.owner(process)? {
             Owner::Container(name) => (None, Place::Container { name }),
             // A browser's own sandbox is a user's process too.
             Owner::User(uid, unit) => (None, Place::User { uid, unit }),
@@ -321,8 +331,8 @@ mod tests {
         let replaced =
             [ReplacedFile { path: program, device: metadata.dev(), inode: metadata.ino() }];
         // PID 1's root is not for everybody to read; this process shares what counts with its child.
-        let found =
-            Host::open(Path::new("/proc"), "self").and_then(|host| host.users_of(&replaced));
+        let found = Host::open(Path::new("/proc"), "self")
+            .and_then(|host| host.users_of(&replaced, &Stop::default()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.unwrap().iter().any(|found| found.pid == child.id()));

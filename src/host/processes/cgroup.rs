@@ -20,7 +20,7 @@ const CONTAINER_PREFIXES: &[&str] = &[
 const CONTAINER_PARTS: &[&str] = &["docker", "lxc", "podman", "containerd"];
 
 /// Whose a process is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     /// A unit of the system manager.
     Unit(UnitName),

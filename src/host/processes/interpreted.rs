@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use apt_ostree_actors::port::TreeChange;
 
-use super::Process;
+use super::effort::{Efforts, Stop};
 use super::interpreters::{Language, Resolved, Root, Sources, Started};
+use super::{Host, Process};
 
 /// How many clock ticks the kernel counts in a second for `/proc`, on every architecture of Debian's:
 /// proc(5), `starttime`.
@@ -24,18 +25,29 @@ const NOT_INSTALLED: &[&str] = &["/tmp", "/run", "/var"];
 const INSTALLED: &[&str] = &["/var/usrlocal", "/var/opt"];
 
 /// Reads processes of interpreters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interpreted {
     sources: Sources,
+    efforts: Efforts,
     command_line: Vec<u8>,
     environment: Vec<u8>,
 }
 
 impl Interpreted {
+    pub(super) fn new(stop: &Stop) -> Self {
+        Self {
+            sources: Sources::default(),
+            efforts: Efforts::new(stop),
+            command_line: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
     /// The files of the program that a process interprets; none for one that is no interpreter, or
     /// whose arguments name no file. `program` is what it executes.
     pub(super) fn files(
         &mut self,
+        host: &Host,
         process: &Process,
         program: &Path,
         with_modules: bool,
@@ -46,11 +58,14 @@ impl Interpreted {
         }
         // A process without an environment has none to tell.
         process.read("environ", &mut self.environment);
+        let effort = self.efforts.of(host.owner(process)?);
+        let read = self.command_line.len() + self.environment.len();
+        effort.read(u64::try_from(read).unwrap_or(u64::MAX)).ok()?;
         let root = Root::of(&process.directory)?;
         let directory = root.directory_of(&process.directory).unwrap_or_else(|| "/".into());
         let (command_line, environment) = (&self.command_line, &self.environment);
         let started = Started::read(language, program, directory, command_line, environment)?;
-        Some(self.sources.of(&root, &started, with_modules))
+        Some(self.sources.of(&root, &started, with_modules, effort))
     }
 }
 

@@ -50,6 +50,34 @@ impl Language {
     }
 }
 
+/// How much of what one file names counts, in bytes of the paths: some ten times what is in the largest
+/// programs that are written by people.
+const MOST_NAMED_BYTES: usize = 256 * 1024;
+/// What a path takes besides its bytes.
+const PATH_BYTES: usize = 32;
+
+/// What one file names, as far as it counts.
+#[derive(Debug, Default)]
+struct Named {
+    references: Vec<Reference>,
+    bytes: usize,
+}
+
+impl Named {
+    fn push(&mut self, reference: Reference) {
+        self.bytes = self.bytes.saturating_add(reference.bytes());
+        if self.bytes <= MOST_NAMED_BYTES {
+            self.references.push(reference);
+        }
+    }
+}
+
+impl Extend<Reference> for Named {
+    fn extend<T: IntoIterator<Item = Reference>>(&mut self, references: T) {
+        references.into_iter().for_each(|reference| self.push(reference));
+    }
+}
+
 /// What one file names: paths without a directory of their own. Each that is there counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reference {
@@ -57,6 +85,14 @@ pub(super) struct Reference {
     from: From,
     /// What they may be called.
     candidates: Vec<String>,
+}
+
+impl Reference {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        let paths = self.candidates.iter().map(|path| PATH_BYTES + path.len());
+        size_of::<Self>() + paths.sum::<usize>()
+    }
 }
 
 /// Where a name is looked for.

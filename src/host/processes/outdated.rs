@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use apt_ostree_actors::port::{Manner, ProcessUse, Sighting, TreeChange};
 use apt_ostree_proto::outdated::Place;
 
+use super::effort::Stop;
 use super::interpreted::{self, Changes, Interpreted};
 use super::maps::Mapping;
 use super::present::{Link, Old, Present, Seen, View};
@@ -20,13 +21,14 @@ const LONGEST_TOLD_PATH: usize = 1_024;
 
 impl Host {
     /// Looks at every process.
-    pub(super) fn outdated(&self, changes: &[TreeChange]) -> io::Result<Sighting> {
+    pub(super) fn outdated(&self, changes: &[TreeChange], stop: &Stop) -> io::Result<Sighting> {
         let own_pid = std::process::id();
         let mut present = Present::new(self);
-        let (changes, mut interpreted) = (Changes::new(changes), Interpreted::default());
+        let (changes, mut interpreted) = (Changes::new(changes), Interpreted::new(stop));
         let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
         let mut sighting = Sighting { kernel: kernel::of_host(), ..Sighting::default() };
         for process in self.processes()? {
+            stop.check()?;
             // Kernel threads have no program, and what has ended has none any more.
             let Ok(program) = fs::read_link(process.directory.join("exe")) else { continue };
             sighting.processes += 1;
@@ -37,7 +39,7 @@ impl Host {
             let Some(view) = self.view_of(&process) else { continue };
             let mut found = Found::default();
             found.add_mapped(&process, &view, &program, &mut present, &mut buffer);
-            if let Some(files) = interpreted.files(&process, &program, true)
+            if let Some(files) = interpreted.files(self, &process, &program, true)
                 && let Some(begin) = changes.begin_of(&process, &mut buffer)
             {
                 let is_of_other_root = matches!(view, View::OtherRoot(..));

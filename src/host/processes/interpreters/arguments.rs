@@ -52,6 +52,15 @@ impl Started {
         let interpreter = interpreter.to_owned();
         Some(Self { language, interpreter, called, directory, program, directories })
     }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let Program { files, module, directories } = &self.program;
+        let lists = files.iter().chain(directories).chain(&self.directories);
+        let own = [&self.interpreter, &self.called, &self.directory];
+        let paths = lists.chain(own).map(|path| size_of::<PathBuf>() + path.as_os_str().len());
+        size_of::<Self>() + module.as_ref().map_or(0, String::len) + paths.sum::<usize>()
+    }
 }
 
 /// How an option of an interpreter takes its value.

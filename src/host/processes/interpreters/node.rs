@@ -1,12 +1,12 @@
 //! What a file of Node.js loads: its manual's chapters "Modules: `CommonJS` modules" and "Modules:
 //! Packages".
 
-use super::{From, Reference, quoted};
+use super::{From, Named, Reference, quoted};
 
 /// Reads `require('x')`, `import … from 'x'`, `import 'x'` and `export … from 'x'`. A package is
 /// told by its `package.json`, which every new version of it changes.
 pub(super) fn references(text: &str) -> Vec<Reference> {
-    let mut found = Vec::new();
+    let mut found = Named::default();
     for line in text.lines() {
         for part in line.split("require(").skip(1) {
             found.extend(quoted(part).next().and_then(reference));
@@ -18,7 +18,7 @@ pub(super) fn references(text: &str) -> Vec<Reference> {
         let name = line.split(" from ").nth(1).or_else(|| line.strip_prefix("import "));
         found.extend(name.and_then(|name| quoted(name).next()).and_then(reference));
     }
-    found
+    found.references
 }
 
 fn reference(name: &str) -> Option<Reference> {

@@ -1,10 +1,10 @@
 //! What a Perl file uses: perlfunc(1), `use` and `require`.
 
-use super::{From, Reference, quoted};
+use super::{From, Named, Reference, quoted};
 
 /// Reads `use A::B …;`, `require A::B;`, `require "a.pl";` and `use parent qw(A B);`.
 pub(super) fn references(text: &str) -> Vec<Reference> {
-    let mut found = Vec::new();
+    let mut found = Named::default();
     for line in text.lines() {
         let line = line.trim_start();
         if matches!(line, "__END__" | "__DATA__") {
@@ -14,10 +14,10 @@ pub(super) fn references(text: &str) -> Vec<Reference> {
             read(statement.trim(), &mut found);
         }
     }
-    found
+    found.references
 }
 
-fn read(statement: &str, found: &mut Vec<Reference>) {
+fn read(statement: &str, found: &mut Named) {
     let Some((word, rest)) = statement.split_once([' ', '\t']) else { return };
     if !matches!(word, "use" | "require" | "no") {
         return;

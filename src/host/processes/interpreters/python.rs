@@ -1,13 +1,18 @@
 //! What a Python file imports: the language reference's chapter "The import statement".
 
-use super::{From, Reference};
+use super::{From, Named, Reference};
 
 /// How many lines a parenthesis of names may have.
 const LONGEST_LIST: usize = 500;
+/// How many names of one import count.
+const MOST_NAMES: usize = 500;
+/// How long a dotted name may be that counts. It stands for a file of each of its parts, so the paths of
+/// a longer one are many.
+const LONGEST_NAME: usize = 255;
 
 /// Reads `import a.b as c, d` and `from .a import b, c`, wherever they stand.
 pub(super) fn references(text: &str) -> Vec<Reference> {
-    let mut found = Vec::new();
+    let mut found = Named::default();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let line = statement(line);
@@ -29,7 +34,7 @@ pub(super) fn references(text: &str) -> Vec<Reference> {
             found.extend(from(module, &names));
         }
     }
-    found
+    found.references
 }
 
 /// A line without its indentation and comment.
@@ -59,7 +64,7 @@ fn first_word(text: &str) -> Option<&str> {
 fn is_dotted(name: &str) -> bool {
     let is_part =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
-    name.split('.').all(is_part)
+    name.len() <= LONGEST_NAME && name.split('.').all(is_part)
 }
 
 /// A module and the names from it, each of which may be a module in turn.
@@ -71,7 +76,8 @@ fn from(module: &str, names: &str) -> Option<Reference> {
     }
     let mut candidates = if plain.is_empty() { Vec::new() } else { module_files(plain) };
     let directory = plain.replace('.', "/");
-    for name in names.split(',').filter_map(first_word).filter(|name| !name.contains('.')) {
+    let names = names.split(',').filter_map(first_word).filter(|name| !name.contains('.'));
+    for name in names.take(MOST_NAMES) {
         let path =
             if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
         candidates.push(format!("{path}.py"));
@@ -90,8 +96,19 @@ fn searched(candidates: &[String]) -> Reference {
     Reference { from: From::SearchPath, candidates: candidates.to_vec() }
 }
 
+/// The files of a module that is run as a program, `python3 -m NAME`; none of what is no name.
+pub(super) fn program_files(module: &str) -> Vec<String> {
+    if !is_dotted(module) {
+        return Vec::new();
+    }
+    let path = module.replace('.', "/");
+    let mut files = vec![format!("{path}/__main__.py"), format!("{path}.py")];
+    files.extend(module_files(module));
+    files
+}
+
 /// The files of a module and of the packages that it is in: `a/__init__.py`, `a/b.py`, ….
-pub(super) fn module_files(module: &str) -> Vec<String> {
+fn module_files(module: &str) -> Vec<String> {
     let mut files = Vec::new();
     let mut path = String::new();
     for part in module.split('.') {
@@ -146,6 +163,26 @@ mod tests {
             ("from a import (", &["a/__init__.py", "a.py"]),
         ] {
             assert_eq!(files(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_writes_by_hand_takes_no_more_memory_than_it_is_worth() {
+        let deep = "a.".repeat(60_000) + "a";
+        assert_eq!(program_files(&deep), Vec::<String>::new());
+        assert_eq!(program_files("a.b").len(), 6);
+        assert_eq!(files(&format!("import {deep}\nfrom {deep} import x")), Vec::<String>::new());
+        let many = "x,".repeat(700_000);
+        let module = "a.".repeat(50) + "a";
+        for text in [
+            format!("from . import {many}"),
+            format!("from {module} import {many}"),
+            format!("import {many}"),
+            format!("import {module}\n").repeat(8_000),
+            format!("from {module} import x, y, z\n").repeat(8_000),
+        ] {
+            let bytes: usize = references(&text).iter().map(Reference::bytes).sum();
+            assert!(bytes > 0 && bytes <= super::super::MOST_NAMED_BYTES, "{bytes}");
         }
     }
 

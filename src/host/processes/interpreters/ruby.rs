@@ -1,10 +1,10 @@
 //! What a Ruby file requires: `Kernel#require`, `#require_relative`, `#load` and `#autoload`.
 
-use super::{From, Reference, quoted};
+use super::{From, Named, Reference, quoted};
 
 /// Reads the four with a text in quotation marks.
 pub(super) fn references(text: &str) -> Vec<Reference> {
-    let mut found = Vec::new();
+    let mut found = Named::default();
     for line in text.lines() {
         let line = line.trim_start();
         if line == "__END__" {
@@ -22,7 +22,7 @@ pub(super) fn references(text: &str) -> Vec<Reference> {
         let candidates = vec![format!("{bare}.rb")];
         found.push(Reference { from, candidates });
     }
-    found
+    found.references
 }
 
 /// Whether it is a path that is looked for; what is put together of parts is not known here.

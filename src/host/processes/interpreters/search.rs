@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
+use super::super::effort::{Effort, Spent};
 use super::Language;
 use super::arguments::Started;
 
@@ -16,6 +17,8 @@ use super::arguments::Started;
 const LARGEST_SOURCE_BYTES: u64 = 2 << 20;
 /// How many directories a pattern of a search path may stand for.
 const MOST_EXPANDED: usize = 256;
+/// What a name in a listing takes besides its bytes.
+const NAME_BYTES: usize = 64;
 
 /// A process's root directory.
 #[derive(Debug)]
@@ -66,16 +69,19 @@ impl Root {
         self.open(path).map(|(_, found)| found)
     }
 
-    /// The same, and its text; what is no text of it is replaced.
-    pub(super) fn read(&self, path: &Path) -> Option<String> {
-        let (file, _) = self.open(path)?;
-        let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        if file.metadata().ok()?.len() > LARGEST_SOURCE_BYTES {
-            return None;
+    /// The text of that file, none where there is none; what is no text of it is replaced.
+    pub(super) fn read(&self, path: &Path, effort: &mut Effort) -> Result<Option<String>, Spent> {
+        let Some((file, _)) = self.open(path) else { return Ok(None) };
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let Ok(file) = File::open(link) else { return Ok(None) };
+        let length = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
+        if length > LARGEST_SOURCE_BYTES {
+            return Ok(None);
         }
+        effort.read(length)?;
         let mut bytes = Vec::new();
-        file.take(LARGEST_SOURCE_BYTES).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        let read = file.take(LARGEST_SOURCE_BYTES).read_to_end(&mut bytes);
+        Ok(read.is_ok().then(|| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Opens nothing but a regular file, and it not for reading: others may stand where a process
@@ -108,20 +114,24 @@ impl Root {
     }
 
     /// The names in a directory.
-    pub(super) fn list(&self, path: &Path) -> Vec<String> {
+    pub(super) fn list(&self, path: &Path, effort: &mut Effort) -> Result<Vec<String>, Spent> {
         let Some(directory) = self.open_path(path, OFlags::PATH | OFlags::DIRECTORY) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let entries = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        let names = entries.into_iter().flatten().flatten();
-        let mut names: Vec<String> =
-            names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names = Vec::new();
+        for entry in entries.into_iter().flatten().flatten() {
+            if let Ok(name) = entry.file_name().into_string() {
+                effort.keep(NAME_BYTES + name.len())?;
+                names.push(name);
+            }
+        }
         names.sort();
-        names
+        Ok(names)
     }
 
     /// The paths that a pattern stands for: `*` is any part of one name.
-    fn expand(&self, pattern: &str) -> Vec<PathBuf> {
+    fn expand(&self, pattern: &str, effort: &mut Effort) -> Result<Vec<PathBuf>, Spent> {
         let mut paths = vec![PathBuf::from("/")];
         for part in pattern.split('/').filter(|part| !part.is_empty()) {
             let Some((before, after)) = part.split_once('*') else {
@@ -135,29 +145,46 @@ impl Root {
                     && name.starts_with(before)
                     && name.ends_with(after)
             };
-            let below = |path: &PathBuf| {
-                let names = self.list(path).into_iter().filter(matches);
-                names.map(|name| path.join(name)).collect::<Vec<_>>()
-            };
-            paths = paths.iter().flat_map(below).take(MOST_EXPANDED).collect();
+            let mut below = Vec::new();
+            for path in &paths {
+                if below.len() >= MOST_EXPANDED {
+                    break;
+                }
+                let names = self.list(path, effort)?.into_iter().filter(matches);
+                below.extend(names.map(|name| path.join(name)));
+            }
+            below.truncate(MOST_EXPANDED);
+            paths = below;
         }
-        paths
+        Ok(paths)
+    }
+
+    fn expand_all(&self, patterns: &[String], effort: &mut Effort) -> Result<Vec<PathBuf>, Spent> {
+        let mut paths = Vec::new();
+        for pattern in patterns {
+            paths.append(&mut self.expand(pattern, effort)?);
+        }
+        Ok(paths)
     }
 
     /// Where the interpreter looks besides where it was told to: Debian's directories, those of its
     /// own prefix, and those of a Python environment.
-    pub(super) fn search_path(&self, started: &Started) -> Vec<PathBuf> {
+    pub(super) fn search_path(
+        &self,
+        started: &Started,
+        effort: &mut Effort,
+    ) -> Result<Vec<PathBuf>, Spent> {
         let patterns: Vec<String> = match started.language {
-            Language::Python => return self.python_path(started),
+            Language::Python => self.python_path(started),
             Language::Perl => PERL.iter().map(|pattern| (*pattern).to_owned()).collect(),
             Language::Ruby => RUBY.iter().map(|pattern| (*pattern).to_owned()).collect(),
             Language::Node => NODE.iter().map(|pattern| (*pattern).to_owned()).collect(),
             Language::Java | Language::Shell => Vec::new(),
         };
-        patterns.iter().flat_map(|pattern| self.expand(pattern)).collect()
+        self.expand_all(&patterns, effort)
     }
 
-    fn python_path(&self, started: &Started) -> Vec<PathBuf> {
+    fn python_path(&self, started: &Started) -> Vec<String> {
         let name = started.interpreter.file_name().unwrap_or_default().to_string_lossy();
         let version = name.trim_start_matches("python").trim_end_matches(" (deleted)");
         let version = if version.contains('.') { version } else { "*" };
@@ -180,7 +207,7 @@ impl Root {
             }
             patterns.push(format!("{prefix}/lib/python3/dist-packages"));
         }
-        patterns.iter().flat_map(|pattern| self.expand(pattern)).collect()
+        patterns
     }
 }
 
@@ -238,7 +265,8 @@ mod tests {
         let root = Root::at(directory.path());
         let found = root.find(Path::new("/lib/a.py")).unwrap();
         assert_eq!(found.path, Path::new("/usr/lib/a.py"));
-        assert_eq!(root.read(Path::new("/lib/a.py")).as_deref(), Some("import os"));
+        let text = root.read(Path::new("/lib/a.py"), &mut Effort::whole()).unwrap();
+        assert_eq!(text.as_deref(), Some("import os"));
         for path in ["/out", "/usr/lib", "/missing", "/", "relative"] {
             assert_eq!(root.find(Path::new(path)), None, "{path}");
         }
@@ -250,7 +278,8 @@ mod tests {
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0)
             .unwrap();
-        assert_eq!(Root::at(directory.path()).read(Path::new("/fifo")), None);
+        let root = Root::at(directory.path());
+        assert_eq!(root.read(Path::new("/fifo"), &mut Effort::whole()), Ok(None));
     }
 
     #[test]
@@ -261,8 +290,10 @@ mod tests {
         }
         let root = Root::at(directory.path());
         let expected = [PathBuf::from("/usr/lib/x86_64-linux-gnu/perl/5.36")];
-        assert_eq!(root.expand("/usr/lib/*/perl/5*"), expected);
-        assert_eq!(root.expand("/usr/share/perl5"), [PathBuf::from("/usr/share/perl5")]);
-        assert!(root.expand("/missing/*").is_empty());
+        let expand = |pattern| root.expand(pattern, &mut Effort::whole()).unwrap();
+        assert_eq!(expand("/usr/lib/*/perl/5*"), expected);
+        assert_eq!(expand("/usr/share/perl5"), [PathBuf::from("/usr/share/perl5")]);
+        assert!(expand("/missing/*").is_empty());
+        assert_eq!(root.expand("/usr/lib/*/perl/5*", &mut Effort::of_bytes(300)), Err(Spent));
     }
 }
