@@ -315,6 +315,19 @@ pub(crate) fn fuzz(data: &[u8]) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_scan_that_nobody_waits_for_any_more_stops() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let scan = scan(move |stop| {
+            while stop.check().is_ok() {
+                std::thread::yield_now();
+            }
+            told.send(()).map_err(std::io::Error::other)
+        });
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(10), scan).await.is_err());
+        heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    }
+
     #[test]
     fn this_test_finds_a_child_of_its_own_by_the_program_that_it_runs() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();

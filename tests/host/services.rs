@@ -1,6 +1,7 @@
 //! `apt-ostree services`: who runs old code now, why, and what a restart would do about it.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -30,6 +31,42 @@ const MAKE_UNITS: &str = "printf '%s\\n' [Service] Type=exec \
     printf '%s\\n' [Service] Type=exec ExecStart=/usr/lib/module-toy/program > $units/mine.service
     systemctl start user@$(id -u alice)
     runuser -u alice -- env XDG_RUNTIME_DIR=/run/user/$(id -u alice) systemctl --user start mine";
+
+/// Programs of any user's that say about themselves what costs most: a module a thousand packages deep,
+/// a million names, a file on which their owner has a lease, which each who opens it waits for, and files
+/// that are the kernel's own. None of them gets beyond what Python runs before its program.
+const ATTACK: &str = r#"
+import fcntl, os, signal, time
+os.chdir("/home/mallory")
+with open("sitecustomize.py", "w") as customize:
+    customize.write("import time\ntime.sleep(100000)\n")
+with open("names.py", "w") as names:
+    names.write("from . import " + "a," * 400000 + "\n")
+    names.write("from " + "a." * 500 + "a import " + "x," * 400000 + "\n")
+    names.write("import " + "a." * 5000 + "a\n")
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+leased = open("leased.py", "w")
+leased.write("import os\n")
+leased.flush()
+fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+programs = [["-m", "a." * 65000 + "a"], ["names.py"], ["leased.py"], ["/proc/kmsg"], ["/proc/version"]]
+for program in programs:
+    arguments = ["python3"] + program
+    os.posix_spawn("/usr/bin/python3", arguments, dict(os.environ, PYTHONPATH="/home/mallory"))
+open("ready", "w").close()
+time.sleep(100000)
+"#;
+/// Runs it as a user of that name.
+const RUN_ATTACK: &str = "useradd --create-home mallory
+    printf %s \"$1\" > /home/mallory/attack.py
+    systemd-run --quiet --unit=attack --uid=mallory --slice=user-$(id -u mallory).slice \
+        python3 /home/mallory/attack.py
+    for try in $(seq 100); do [ ! -e /home/mallory/ready ] || exit 0; sleep 0.1; done
+    journalctl --unit=attack; exit 1";
+/// A wait for one lease takes longer: `/proc/sys/fs/lease-break-time`.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+/// What the daemon may take of memory, all in all.
+const MOST_MEMORY_KIB: u64 = 128 * 1024;
 
 fn services(host: &Host) -> Value {
     host.json(0, ["services"])
@@ -207,4 +244,28 @@ fn the_update_has_told_why(host: &Host) {
     for name in ["module-toy.service", "reader.service"] {
         assert_eq!(action_of(&record, name), "leave", "{record:#}");
     }
+}
+
+#[test]
+fn what_a_user_runs_neither_holds_a_look_up_nor_takes_the_daemons_memory() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::module_toy(1));
+    host.apt_ostree(["apply-live", "--install=module-toy"]).success();
+    host.shell("systemctl start module-toy");
+    host.run(["sh", "-ec", RUN_ATTACK, "-", ATTACK]).success();
+    host.mirror().publish(&Repository::module_toy(2));
+
+    // The update looks for whoever uses what it replaces.
+    host.apt_ostree(["apply-live", "--no-restart-services", "--packages=module-toy"]).success();
+    let begin = Instant::now();
+    let found = services(&host);
+    assert!(begin.elapsed() < LONGEST_LOOK, "{:?}", begin.elapsed());
+    let interpreted = vec![("interpreted".to_owned(), MODULE.to_owned())];
+    assert_eq!(named(&found), [("module-toy.service".to_owned(), interpreted)], "{found:#}");
+    assert_eq!(found["others"].as_array().map(Vec::len), Some(0), "{found:#}");
+    let status = "/proc/$(systemctl show -P MainPID apt-ostreed)/status";
+    let memory = host.shell(&format!("awk '$1 == \"VmHWM:\" {{ print $2 }}' {status}"));
+    let memory: u64 = memory.trim().parse().expect(&memory);
+    assert!(memory < MOST_MEMORY_KIB, "{memory} KiB");
+    assert_eq!(host.shell("pgrep --count --uid mallory python3"), "6\n");
 }

@@ -9,6 +9,7 @@ use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::outdated::Outdated;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure};
+use tokio_util::sync::CancellationToken;
 
 use super::facts::Facts;
 use super::forward::{ask, changed_in_etc};
@@ -45,7 +46,10 @@ pub(super) async fn look(parts: &Parts) -> Result<Outdated, Failure> {
             Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
         })?;
     let strategies = parts.settings.strategies.clone();
-    let request = service::FindOutdated { changes, strategies };
+    // The worker goes on for as long as it is not told that nobody waits any more.
+    let cancel = CancellationToken::new();
+    let _waiting = cancel.clone().drop_guard();
+    let request = service::FindOutdated { changes, strategies, cancel };
     let look = tokio::time::timeout(LONGEST_LOOK, ask(&workers.service, request));
     look.await.unwrap_or_else(|_| {
         let text = "the running processes could not be looked at within a minute";

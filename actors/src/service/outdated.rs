@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use actix::{Handler, Message, ResponseFuture};
 use apt_ostree_proto::outdated::{Others, Outdated, Place};
+use apt_ostree_proto::{ErrorCode, Failure};
+use tokio_util::sync::CancellationToken;
 
 use super::decide::MOST_REASONS;
 use super::{ServiceActor, Strategies, effects};
@@ -15,6 +17,7 @@ use crate::port::{PortResult, ProcessUse, Processes, Systemd, TreeChange};
 const MOST_LISTED: usize = 512;
 
 /// Request: find what runs old code now, and decide what a restart of it would do. Changes nothing.
+/// Errors: `Cancelled`.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<Outdated>")]
 pub struct FindOutdated {
@@ -22,6 +25,8 @@ pub struct FindOutdated {
     pub changes: Vec<TreeChange>,
     /// What the configuration says about units.
     pub strategies: Strategies,
+    /// Ends the look.
+    pub cancel: CancellationToken,
 }
 
 impl Handler<FindOutdated> for ServiceActor {
@@ -29,7 +34,15 @@ impl Handler<FindOutdated> for ServiceActor {
 
     fn handle(&mut self, request: FindOutdated, _: &mut Self::Context) -> Self::Result {
         let (systemd, processes) = (Rc::clone(&self.systemd), Rc::clone(&self.processes));
-        Box::pin(async move { find(systemd.as_ref(), processes.as_ref(), &request).await })
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = request.cancel.cancelled() => {
+                    Err(Failure::new(ErrorCode::Cancelled, "cancelled while processes were looked at"))
+                }
+                found = find(systemd.as_ref(), processes.as_ref(), &request) => found,
+            }
+        })
     }
 }
 
@@ -90,6 +103,7 @@ fn by_place(uses: Vec<ProcessUse>) -> Vec<Others> {
 
 #[cfg(test)]
 mod tests {
+    use actix::Actor as _;
     use apt_ostree_proto::service::{Reason, UnitAction};
     use apt_ostree_proto::strategy::Strategy;
     use apt_ostree_proto::{UnitName, UnitPattern};
@@ -97,7 +111,7 @@ mod tests {
     use super::*;
     use crate::port::{Manner, UnitDependencies};
     use crate::service::StrategyRule;
-    use crate::sim::{SimProcesses, SimSystemd, SimUnit};
+    use crate::sim::{Faults, SimFault, SimProcesses, SimSystemd, SimUnit};
 
     fn unit(name: &str) -> UnitName {
         UnitName::parse(name).unwrap()
@@ -119,7 +133,8 @@ mod tests {
             group: None,
         };
         let strategies = Strategies::new(vetoed.iter().map(rule).collect());
-        let request = FindOutdated { changes: Vec::new(), strategies };
+        let cancel = CancellationToken::new();
+        let request = FindOutdated { changes: Vec::new(), strategies, cancel };
         find(systemd, &processes, &request).await.unwrap()
     }
 
@@ -215,6 +230,22 @@ mod tests {
         for (place, processes, reasons) in expected {
             assert!(told.contains(&(&place, processes, reasons)), "{place:?} in {told:?}");
         }
+    }
+
+    #[test]
+    fn a_look_that_nobody_waits_for_is_given_up() {
+        let processes = SimProcesses::new();
+        let hang = |call: &str| (call == "processes.outdated").then_some(SimFault::Hang);
+        processes.set_faults(Faults::from_hook(hang));
+        actix::System::new().block_on(async {
+            let (systemd, processes) = (Rc::new(host(&[])), Rc::new(processes));
+            let service = ServiceActor::new(systemd, Rc::clone(&processes) as _).start();
+            let cancel = CancellationToken::new();
+            let (changes, strategies) = (Vec::new(), Strategies::default());
+            let request = FindOutdated { changes, strategies, cancel: cancel.clone() };
+            let (found, ()) = tokio::join!(service.send(request), async { cancel.cancel() });
+            assert_eq!(found.unwrap().unwrap_err().code, ErrorCode::Cancelled);
+        });
     }
 
     #[tokio::test]

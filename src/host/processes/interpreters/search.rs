@@ -20,6 +20,33 @@ const MOST_EXPANDED: usize = 256;
 /// What a name in a listing takes besides its bytes.
 const NAME_BYTES: usize = 64;
 
+/// File systems whose regular files are the kernel's own words, by the numbers of `linux/magic.h`. Reading
+/// one may take what is meant for somebody else, as `/proc/kmsg` does, or wait for ever.
+const KERNELS_OWN: &[u32] = &[
+    0x0000_9fa0, // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6265_6570, // configfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0xcafe_4a11, // bpf
+    0xde5e_81e4, // efivarfs
+    0x6165_676c, // pstore
+    0xf97c_ff8c, // selinuxfs
+    0x4341_5d53, // smackfs
+    0x5a3c_69f0, // apparmor's
+    0x6573_5543, // fusectl
+    0x4249_4e4d, // binfmt_misc
+    0x6e73_6673, // nsfs
+    0x6e66_7364, // nfsd
+    0x6759_6969, // rpc_pipefs
+    0x0765_5821, // resctrl
+    0x1980_0202, // mqueue
+    0x9584_58f6, // hugetlbfs
+];
+
 /// A process's root directory.
 #[derive(Debug)]
 pub(in super::super) struct Root {
@@ -73,7 +100,10 @@ impl Root {
     pub(super) fn read(&self, path: &Path, effort: &mut Effort) -> Result<Option<String>, Spent> {
         let Some((file, _)) = self.open(path) else { return Ok(None) };
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let Ok(file) = File::open(link) else { return Ok(None) };
+        // Its owner may hold a lease on it, which would make this wait: fcntl(2), F_SETLEASE.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = openat(CWD, link, flags, Mode::empty());
+        let Ok(file) = opened.map(File::from) else { return Ok(None) };
         let length = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
         if length > LARGEST_SOURCE_BYTES {
             return Ok(None);
@@ -84,13 +114,13 @@ impl Root {
         Ok(read.is_ok().then(|| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// Opens nothing but a regular file, and it not for reading: others may stand where a process
-    /// says that its program is.
+    /// Opens nothing but a regular file that somebody wrote, and it not for reading: others may stand
+    /// where a process says that its program is.
     fn open(&self, path: &Path) -> Option<(OwnedFd, Resolved)> {
         let file = self.open_path(path, OFlags::PATH)?;
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         let metadata = fs::metadata(&link).ok()?;
-        if !metadata.is_file() {
+        if !metadata.is_file() || is_kernels_own(&file) {
             return None;
         }
         let found = Resolved {
@@ -211,6 +241,12 @@ impl Root {
     }
 }
 
+fn is_kernels_own(file: &OwnedFd) -> bool {
+    // The number is a word of 32 bits, whatever the type is that it comes in.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+    rustix::fs::fstatfs(file).is_ok_and(|system| KERNELS_OWN.contains(&(system.f_type as u32)))
+}
+
 /// perlvar(1), `@INC`, as Debian's perl has it.
 const PERL: &[&str] = &[
     "/etc/perl",
@@ -280,6 +316,12 @@ mod tests {
             .unwrap();
         let root = Root::at(directory.path());
         assert_eq!(root.read(Path::new("/fifo"), &mut Effort::whole()), Ok(None));
+        let proc = Root::at(Path::new("/proc"));
+        for path in ["/version", "/kmsg", "/sys/kernel/ostype"] {
+            assert!(Path::new("/proc").join(path.trim_start_matches('/')).is_file(), "{path}");
+            assert_eq!(proc.find(Path::new(path)), None, "{path}");
+            assert_eq!(proc.read(Path::new(path), &mut Effort::whole()), Ok(None), "{path}");
+        }
     }
 
     #[test]
