@@ -13,6 +13,7 @@ mod lock;
 mod logs;
 mod order;
 mod owned;
+mod owners;
 mod policy;
 mod prepare;
 mod reverse;

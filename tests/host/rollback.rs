@@ -193,3 +193,27 @@ fn a_host_that_loses_its_power_in_mid_update_boots_the_old_tree() {
     host.shell("ostree fsck --quiet");
     host.apt_ostree(UPDATE).success();
 }
+
+/// As any user may below a home: nobody but that user may look in, not even root.
+const MOUNT_OF_A_USER: &str = "useradd --create-home alice
+    mkdir ~alice/mine
+    [ -e /dev/fuse ] || mknod /dev/fuse c 10 229
+    options=fd=5,rootmode=040000,user_id=$(id -u alice),group_id=$(id -g alice)
+    systemd-run --quiet --unit=mine --property=Type=exec sh -ec \
+        \"exec 5<>/dev/fuse; mount -i -t fuse.mine -o $options mine $(echo ~alice)/mine; exec sleep infinity\"
+    for try in $(seq 100); do ! grep -q fuse.mine /proc/self/mountinfo || break; sleep 0.1; done
+    ! ls ~alice/mine";
+
+#[test]
+fn a_file_system_that_a_user_has_mounted_is_in_no_rollbacks_way() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+    host.apt_ostree(UPDATE).success();
+    host.shell(MOUNT_OF_A_USER);
+    let told = host.apt_ostree(["rollback"]).success();
+    assert!(host.hello().starts_with("version=1 disk=1 conf=hi-1"), "{}", host.hello());
+    // Whoever is the owner of what is there, nobody else gets that number.
+    assert!(told.contains("the user \"hello-spool\" stays") && told.contains("mine"), "{told}");
+    host.shell("getent passwd hello-spool");
+    host.assert_in_order();
+}

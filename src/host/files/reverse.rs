@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use apt_ostree_actors::port::{Delta, DeltaEntry, FileIdentity, Placement, PortResult};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio_util::sync::CancellationToken;
 
+use super::owners::{self, Except};
 use super::prepare::{Content, Planner};
 use super::root::{Root, identity_of_bytes, is_directory};
 use super::roots::Roots;
@@ -28,22 +28,22 @@ pub(super) fn prepare(
     let steps = steps(deltas);
     for ((place, path), steps) in steps.iter().filter(|((place, _), _)| places.contains(place)) {
         let (place, path) = (*place, path.as_path());
-        if cancel.is_cancelled() {
-            return Err(Failure::new(
-                ErrorCode::Cancelled,
-                "cancelled while the way back was made",
-            ));
-        }
+        check_cancelled(cancel)?;
         let chain = Chain { place, path, steps, areas: &areas };
         let merged = chain.plan(&mut planner).map_err(failed("find what was at", place, path))?;
         databases.extend(merged);
     }
-    plan_databases(roots, databases, &mut planner).map_err(failed(
-        "find whose files are in",
-        Placement::Var,
-        Path::new(""),
-    ))?;
+    let planned = plan_databases(roots, databases, &mut planner, cancel);
+    check_cancelled(cancel)?;
+    planned.map_err(failed("find whose files are in", Placement::Var, Path::new("")))?;
     planner.finish()
+}
+
+fn check_cancelled(cancel: &CancellationToken) -> PortResult<()> {
+    if cancel.is_cancelled() {
+        return Err(Failure::new(ErrorCode::Cancelled, "cancelled while the way back was made"));
+    }
+    Ok(())
 }
 
 /// A user database on its way back.
@@ -61,6 +61,7 @@ fn plan_databases(
     roots: &Roots,
     mut databases: Vec<MergedUsers>,
     planner: &mut Planner<'_>,
+    cancel: &CancellationToken,
 ) -> io::Result<()> {
     let lost = |name: &str| {
         databases
@@ -70,11 +71,20 @@ fn plan_databases(
             .unwrap_or_default()
     };
     let (mut lost_users, mut lost_groups) = (lost("passwd"), lost("group"));
+    let mut unseen = None;
     if !lost_users.is_empty() || !lost_groups.is_empty() {
-        let owners = owners_below(&roots.var, &roots.var_deltas, &planner.removed_from_var())?;
-        lost_users.retain(|_, id| owners.users.contains(id));
-        // A user is kept with the group of the same name, which is the user's own.
-        lost_groups.retain(|name, id| owners.groups.contains(id) || lost_users.contains_key(name));
+        let except = Except { deltas: &roots.var_deltas, removed: &planner.removed_from_var() };
+        let owners = owners::below(&roots.var, &except, cancel)?;
+        // Of a place that nobody has seen anybody may be the owner.
+        if owners.unseen.is_none() {
+            lost_users.retain(|_, id| owners.users.contains(id));
+            // A user is kept with the group of the same name, which is the user's own.
+            let is_kept = |name: &Vec<u8>, id: &u32| {
+                owners.groups.contains(id) || lost_users.contains_key(name)
+            };
+            lost_groups.retain(|name, id| is_kept(name, id));
+        }
+        unseen = owners.unseen;
     }
     let names = |ids: BTreeMap<Vec<u8>, u32>| ids.into_keys().collect::<BTreeSet<_>>();
     let (kept_users, kept_groups) = (names(lost_users), names(lost_groups));
@@ -93,7 +103,12 @@ fn plan_databases(
         };
         for name in kept {
             let name = String::from_utf8_lossy(name).into_owned();
-            let why = format!("the {what} {name:?} stays, for files in /var do");
+            let why = match &unseen {
+                None => format!("the {what} {name:?} stays, for files in /var do"),
+                Some(place) => {
+                    format!("the {what} {name:?} stays, for its files may be in {place}")
+                }
+            };
             planner.keep(Placement::Etc, &merged.path, &why);
         }
     }
@@ -106,46 +121,6 @@ fn plan_databases(
         }
     }
     Ok(())
-}
-
-/// Whom files belong to.
-#[derive(Default)]
-struct Owners {
-    users: BTreeSet<u32>,
-    groups: BTreeSet<u32>,
-}
-
-/// The owners of everything below `/var` but `removed`, on whatever mount. What earlier transactions
-/// displaced, in `deltas`, is nobody's data: it comes back with its users or not at all.
-fn owners_below(var: &Path, deltas: &Path, removed: &BTreeSet<PathBuf>) -> io::Result<Owners> {
-    let mut owners = Owners::default();
-    let mut directories = vec![PathBuf::new()];
-    while let Some(directory) = directories.pop() {
-        let entries = match std::fs::read_dir(var.join(&directory)) {
-            // Services go on writing and removing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let path = directory.join(entry.file_name());
-            if entry.path() == deltas {
-                continue;
-            }
-            let status = match entry.metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            if !removed.contains(&path) {
-                owners.users.insert(status.uid());
-                owners.groups.insert(status.gid());
-            }
-            if status.is_dir() {
-                directories.push(path);
-            }
-        }
-    }
-    Ok(owners)
 }
 
 /// Every transaction's slots.
@@ -267,22 +242,5 @@ impl<'a> Chain<'a, '_> {
         }
         let (path, live) = (self.path.to_owned(), live.clone());
         Ok(Some(MergedUsers { database, path, live, before, after }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_displaced_keeps_no_user() {
-        let var = tempfile::tempdir().unwrap();
-        let deltas = var.path().join("delta");
-        std::fs::create_dir_all(deltas.join("1")).unwrap();
-        std::fs::write(deltas.join("1/0"), "displaced").unwrap();
-        let users =
-            |deltas: &Path| owners_below(var.path(), deltas, &BTreeSet::new()).unwrap().users;
-        assert_eq!(users(&deltas).len(), 0);
-        assert_eq!(users(Path::new("/elsewhere")).len(), 1);
     }
 }
