@@ -349,6 +349,27 @@ fn spare_what_others_hold(
     graph: &Graph,
     strategies: &Strategies,
 ) {
+    // What is spared may hold another: a service its socket. Each round spares one more at least.
+    loop {
+        let spared = held(effects, graph, strategies);
+        if spared.is_empty() {
+            return;
+        }
+        for (unit, why) in spared {
+            if let Some(effect) = effects.get_mut(&unit) {
+                effect.action = UnitAction::Leave;
+                effect.left_because = Some(why);
+            }
+        }
+    }
+}
+
+/// The units that others hold, as the effects are now, and why.
+fn held(
+    effects: &BTreeMap<UnitName, UnitEffect>,
+    graph: &Graph,
+    strategies: &Strategies,
+) -> Vec<(UnitName, String)> {
     let acts = |effect: &UnitEffect| {
         matches!(effect.action, UnitAction::StopStart | UnitAction::Stop | UnitAction::Restart)
     };
@@ -370,12 +391,7 @@ fn spare_what_others_hold(
             }
         }
     }
-    for (unit, why) in spared {
-        if let Some(effect) = effects.get_mut(&unit) {
-            effect.action = UnitAction::Leave;
-            effect.left_because = Some(why);
-        }
-    }
+    spared
 }
 
 fn absolute(path: &Path) -> PathBuf {

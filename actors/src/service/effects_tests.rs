@@ -214,6 +214,31 @@ async fn what_a_protected_unit_needs_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_socket_is_left_alone_whose_service_is_for_another_that_is_never_touched() {
+    let needed =
+        UnitDependencies { required_by: units(&["p.service"]), ..UnitDependencies::default() };
+    let triggers =
+        UnitDependencies { triggers: units(&["a.service"]), ..UnitDependencies::default() };
+    let systemd = host(&[
+        ("a.socket", triggers),
+        ("a.service", needed),
+        ("p.service", UnitDependencies::default()),
+    ]);
+    let requests = [("a.socket", ScriptVerb::Restart), ("a.service", ScriptVerb::Restart)];
+    let mut request = request(&requests);
+    let never = StrategyRule {
+        units: "p.service".parse().unwrap(),
+        strategy: Strategy::Never,
+        group: None,
+    };
+    request.strategies = Strategies::new(vec![never]);
+    let plan = plan_of(&systemd, &request).await;
+    let left = [("a.service", UnitAction::Leave), ("a.socket", UnitAction::Leave)];
+    assert_eq!(actions(&plan), left);
+    assert!(plan.is_empty(), "{plan:?}");
+}
+
+#[tokio::test]
 async fn a_socket_restarts_only_together_with_its_running_service() {
     let triggers =
         UnitDependencies { triggers: units(&["a.service"]), ..UnitDependencies::default() };

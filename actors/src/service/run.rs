@@ -178,8 +178,12 @@ pub(super) async fn start(
         in_order(&units.order, OnFailure::GiveUp, context, |unit| {
             let action = actions.get(&unit).copied();
             let stays_up = &stays_up;
+            let goes_down = |unit: &UnitName| {
+                let action = actions.get(unit);
+                matches!(action, Some(UnitAction::Restart | UnitAction::StopStart))
+            };
             async move {
-                if start_one(systemd, units, &unit, action, context).await? {
+                if start_one(systemd, units, &unit, action, goes_down, context).await? {
                     if units.manner.group(&unit).is_some() {
                         keeps_up(systemd, &unit, dwell).await?;
                     }
@@ -194,13 +198,15 @@ pub(super) async fn start(
     Ok(stays_up.into_inner().into_iter().collect())
 }
 
-/// Does with one unit what the plan says; a follower has no action of its own. Answers whether the
-/// unit is up afterwards and so expected to stay up.
+/// Does with one unit what the plan says; a follower has no action of its own. `goes_down` tells the
+/// units that the plan itself takes down. Answers whether the unit is up afterwards and so expected to
+/// stay up.
 async fn start_one(
     systemd: &dyn Systemd,
     units: &Units,
     unit: &UnitName,
     action: Option<UnitAction>,
+    goes_down: impl Fn(&UnitName) -> bool,
     context: &StepContext,
 ) -> PortResult<bool> {
     let at_first = units.state(unit);
@@ -229,7 +235,7 @@ async fn start_one(
         }
         Some(_) => {
             context.report.item(unit.as_str(), "restarting", 0);
-            restart_once(systemd, units, unit, |_| true).await?
+            restart_once(systemd, units, unit, goes_down).await?
         }
     };
     let done = match action {
@@ -280,6 +286,7 @@ pub(super) async fn restart_once(
         for service in triggers.unwrap_or_default() {
             if state_of(systemd, service).await?.is_up() {
                 if !may_stop(service) {
+                    tracing::warn!(%unit, "left as it is: {service} runs and is not to be stopped");
                     return Ok(now);
                 }
                 stop_one(systemd, units, service).await?;

@@ -117,6 +117,22 @@ async fn independent_units_start_side_by_side() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_the_plan_leaves_running_is_not_stopped_for_its_socket() {
+    let systemd = SimSystemd::new();
+    let triggers =
+        UnitDependencies { triggers: units(&["a.service"]), ..UnitDependencies::default() };
+    let socket = SimUnit { dependencies: triggers, ..SimUnit::default() };
+    systemd.define(&unit("a.socket"), socket);
+    systemd.define(&unit("a.service"), SimUnit::default());
+    systemd.boot(&unit("a.socket"));
+    // Somebody came to the socket after the plan was made.
+    systemd.boot(&unit("a.service"));
+    let plan = plan(&[("a.socket", UnitAction::Restart)], &[]);
+    start(&systemd, &plan, DWELL, &context()).await.unwrap();
+    assert_eq!(calls(&systemd), "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_socket_restarts_around_its_service() {
     let systemd = SimSystemd::new();
     let triggers =
