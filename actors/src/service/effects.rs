@@ -111,12 +111,10 @@ impl Affected {
         let graph = Graph::load(systemd, &units, by_name, loaded).await?;
         scripts::start_parts_again(&mut self.asked, &graph.dependencies);
         let plan = decide_all(self, &states, &graph, rules);
-        let acts: Vec<(UnitName, UnitAction)> = plan
-            .effects
-            .iter()
-            .filter(|effect| effect.action != UnitAction::Leave)
-            .map(|effect| (effect.unit.clone(), effect.action))
-            .collect();
+        let acted = plan.effects.iter().filter(|effect| effect.action != UnitAction::Leave);
+        let acted = acted.map(|effect| (effect.unit.clone(), effect.action));
+        let followed = plan.followers.iter().map(|unit| (unit.clone(), UnitAction::Restart));
+        let acts: Vec<(UnitName, UnitAction)> = acted.chain(followed).collect();
         self.forbidden = systemd.forbidden_by_policy(&acts).await?;
         if self.forbidden.is_empty() {
             return Ok(plan);
@@ -325,7 +323,10 @@ fn decide_all(
             effects.insert(unit, effect);
         }
     }
-    spare_what_others_hold(&mut effects, graph, rules.strategies);
+    spare_what_others_hold(&mut effects, graph, |unit| {
+        affected.forbidden.contains_key(unit)
+            || protected(unit, graph.names(unit), rules.strategies).is_some()
+    });
     let goes_down = |effect: &&UnitEffect| {
         !matches!(effect.action, UnitAction::Leave | UnitAction::Reload | UnitAction::Start)
     };
@@ -342,16 +343,16 @@ fn decide_all(
     }
 }
 
-/// Leaves units alone whose restart would take a protected unit down, and sockets that cannot
+/// Leaves units alone whose restart would take one down that stays up, and sockets that cannot
 /// restart because a service of theirs runs and is not itself restarted.
 fn spare_what_others_hold(
     effects: &mut BTreeMap<UnitName, UnitEffect>,
     graph: &Graph,
-    strategies: &Strategies,
+    stays_up: impl Fn(&UnitName) -> bool,
 ) {
     // What is spared may hold another: a service its socket. Each round spares one more at least.
     loop {
-        let spared = held(effects, graph, strategies);
+        let spared = held(effects, graph, &stays_up);
         if spared.is_empty() {
             return;
         }
@@ -368,17 +369,14 @@ fn spare_what_others_hold(
 fn held(
     effects: &BTreeMap<UnitName, UnitEffect>,
     graph: &Graph,
-    strategies: &Strategies,
+    stays_up: impl Fn(&UnitName) -> bool,
 ) -> Vec<(UnitName, String)> {
     let acts = |effect: &UnitEffect| {
         matches!(effect.action, UnitAction::StopStart | UnitAction::Stop | UnitAction::Restart)
     };
     let mut spared = Vec::new();
     for (unit, effect) in effects.iter().filter(|(_, effect)| acts(effect)) {
-        let holder = graph
-            .all_dependents(unit)
-            .into_iter()
-            .find(|dependent| protected(dependent, graph.names(dependent), strategies).is_some());
+        let holder = graph.all_dependents(unit).into_iter().find(&stays_up);
         if let Some(holder) = holder {
             spared.push((unit.clone(), format!("{holder} needs it and is not restarted")));
         } else if unit.kind() == "socket" && effect.action == UnitAction::Restart {

@@ -79,6 +79,23 @@ async fn what_the_hosts_policy_forbids_is_left_and_takes_nothing_down() {
 }
 
 #[tokio::test]
+async fn what_the_hosts_policy_forbids_goes_down_with_nothing_else_either() {
+    let needed =
+        UnitDependencies { required_by: vec![unit("app.service")], ..UnitDependencies::default() };
+    let systemd = host(&[("db.service", needed), ("app.service", UnitDependencies::default())]);
+    systemd.forbid(&unit("app.service"));
+    for requests in [
+        &[("db.service", ScriptVerb::Restart)][..],
+        &[("db.service", ScriptVerb::Restart), ("app.service", ScriptVerb::Restart)],
+    ] {
+        let plan = plan_of(&systemd, &request(requests)).await;
+        assert!(plan.is_empty(), "{plan:?}");
+        let db = plan.effects.iter().find(|effect| effect.unit == unit("db.service")).unwrap();
+        assert!(db.left_because.as_ref().unwrap().contains("app.service"), "{db:?}");
+    }
+}
+
+#[tokio::test]
 async fn all_sources_are_joined_with_their_reasons() {
     let systemd = host(&[
         ("nginx.service", UnitDependencies::default()),
