@@ -37,6 +37,22 @@ chmod 755 /etc/hello-svc-dies
 systemctl daemon-reload
 "#;
 
+/// Version 2 keeps every processor busy, whatever else the machine has to do: time is shared by sessions.
+const RUNS_WILD: &str = r#"
+mkdir -p /etc/systemd/system/hello-svc.service.d
+cat > /etc/systemd/system/hello-svc.service.d/wild.conf <<'END'
+[Service]
+ExecStartPost=/etc/hello-svc-wild
+END
+cat > /etc/hello-svc-wild <<'END'
+#!/bin/sh
+[ "$(cat /usr/share/hello-svc/version)" != 1 ] || exit 0
+for i in $(seq $(($(nproc) * 8))); do setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & done
+END
+chmod 755 /etc/hello-svc-wild
+systemctl daemon-reload
+"#;
+
 fn probing(probe: &str) -> String {
     format!("[health]\ndwell-seconds = 1\n[service.\"hello-svc.service\"]\nprobes = [{probe}]\n")
 }
@@ -130,6 +146,22 @@ fn a_unit_that_dies_or_is_not_ready_puts_the_update_back_with_the_reason() {
     host.apt_ostree(["rollback"]).success();
     assert!(!warnings(&host).contains("probe"), "{}", warnings(&host));
     assert!(host.hello().starts_with("version=1"), "{}", host.hello());
+    host.assert_in_order();
+}
+
+#[test]
+fn a_service_that_runs_wild_in_the_dwell_time_is_told_and_stays() {
+    let host = Host::boot_to_update();
+    host.mirror().publish(&Repository::hello(2));
+    host.configure("[health]\ndwell-seconds = 3\n");
+    host.shell(RUNS_WILD);
+    ends(&host, 0, &[]);
+    let told = warnings(&host);
+    let says = told.contains("hello-svc.service takes ") && told.contains(" % of a processor");
+    assert!(says, "{told}");
+    assert!(host.hello().starts_with("version=2 disk=2"), "{}", host.hello());
+    host.apt_ostree(["rollback"]).success();
+    assert!(!warnings(&host).contains("processor"), "{}", warnings(&host));
     host.assert_in_order();
 }
 

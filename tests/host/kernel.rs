@@ -69,9 +69,30 @@ impl Emulator {
     }
 }
 
+/// Version 2 takes 150 MiB with each start.
+const HOARDS: &str = r#"
+mkdir -p /etc/systemd/system/hello-svc.service.d
+cat > /etc/systemd/system/hello-svc.service.d/hoards.conf <<'END'
+[Service]
+ExecStartPost=/etc/hello-svc-hoards
+END
+cat > /etc/hello-svc-hoards <<'END'
+#!/usr/bin/python3
+import os, time
+if open("/usr/share/hello-svc/version").read() != "1\n":
+    hoard = b"x" * (150 << 20)
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(1000)
+END
+chmod 755 /etc/hello-svc-hoards
+systemctl daemon-reload
+"#;
+
 #[test]
 fn an_update_and_its_rollback_work_on_debians_own_kernel() {
     let host = Emulator::boot_to_update();
+    host.shell(HOARDS);
     let mounts = "awk '$5 == \"/usr\" { print $4, $6 }' /proc/1/mountinfo";
     let before = host.shell(mounts);
 
@@ -79,9 +100,15 @@ fn an_update_and_its_rollback_work_on_debians_own_kernel() {
     // The switch stacked a tree, and the collapse took the old one away.
     host.is_in_order(2, "committed");
     assert_ne!(host.shell(mounts), before);
+    // Namespaces have no memory controller everywhere; here the kernel accounts for it.
+    let hoards = "hello-svc.service uses ";
+    let told = host.json("history --limit=1")[0]["warnings"].to_string();
+    assert!(told.contains(hoards) && told.contains(" MiB of memory after the update"), "{told}");
 
     host.shell("apt-ostree rollback --no-progress");
     host.is_in_order(1, "committed");
+    let told = host.json("history --limit=1")[0]["warnings"].to_string();
+    assert!(!told.contains(hoards), "{told}");
 
     // The clock is nobody's business: neither the dwell nor the guard nor the history go by it.
     let set = |hours: i64| format!("date --set=@$(($(date +%s) + {}))", hours * 3600);
