@@ -9,6 +9,7 @@ mod download;
 mod guest;
 mod idle;
 mod inside;
+mod restarts;
 mod rollback;
 mod row;
 mod services;
@@ -38,6 +39,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "update-20", run: update::twenty },
     Benchmark { name: "update-100", run: update::hundred },
     Benchmark { name: "commit", run: size::run },
+    Benchmark { name: "restarts", run: restarts::run },
     Benchmark { name: "rollback", run: rollback::run },
     Benchmark { name: "idle", run: idle::run },
     Benchmark { name: "services", run: services::run },

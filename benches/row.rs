@@ -16,6 +16,8 @@ pub(super) enum Goal {
     Share(f64),
     /// Our number alone, at most.
     Limit(f64),
+    /// The same, at least.
+    Least(f64),
     /// None: the number is shown.
     Shown,
 }
@@ -48,12 +50,14 @@ impl Row {
         let (ratio, value, sign) = match goal {
             Goal::Faster(goal) => (share.map(f64::recip), Some(goal), ">="),
             Goal::Share(goal) | Goal::Limit(goal) => (share, Some(goal), "<="),
+            Goal::Least(goal) => (share, Some(goal), ">="),
             Goal::Shown => (share, None, ""),
         };
         let pass = match goal {
             Goal::Faster(goal) => ratio.is_some_and(|ratio| ratio >= goal),
             Goal::Share(goal) => ratio.is_some_and(|ratio| ratio <= goal),
             Goal::Limit(goal) => ours <= goal,
+            Goal::Least(goal) => ours >= goal,
             Goal::Shown => true,
         };
         let (id, what) = (id.into(), what.into());
