@@ -335,9 +335,9 @@ impl Handler<StartAgain> for ServiceActor {
     }
 }
 
-/// Request: after the tree changed, create what changed tmpfiles fragments describe, and have the service
-/// manager, the bus, udev and polkit read what they read, in this order, each if it is concerned.
-/// Answers which of the last two have not. Idempotent.
+/// Request: after the tree changed, create what changed tmpfiles fragments describe, load changed `AppArmor`
+/// profiles, and have the service manager, the bus, udev and polkit read what they read, in this order,
+/// each if it is concerned. Answers what has not been read, but for managers. Idempotent.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<Vec<NotRead>>")]
 pub struct ReloadManagers {
@@ -367,11 +367,13 @@ impl Handler<ReloadManagers> for ServiceActor {
             if !(is_read || is_read_by_others) || systemd.is_stopping().await? {
                 return Ok(Vec::new());
             }
+            let mut not_read = readers::load_profiles(systemd.as_ref(), &changed).await?;
             if is_read {
                 systemd.reload_managers().await?;
             }
             let limits = readers::Limits { plan: &plan, restart, strategies: &strategies };
-            readers::read_again(systemd.as_ref(), &changed, &limits).await
+            not_read.extend(readers::read_again(systemd.as_ref(), &changed, &limits).await?);
+            Ok(not_read)
         })
     }
 }

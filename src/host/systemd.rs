@@ -1,5 +1,6 @@
 //! The real systemd port: the system manager's D-Bus interface.
 
+mod apparmor;
 mod inhibitor;
 mod jobs;
 mod log;
@@ -172,6 +173,10 @@ impl Systemd for SystemdManager {
 
     async fn create_tmpfiles(&self, fragments: &[PathBuf]) -> PortResult<()> {
         tmpfiles::create(fragments).await
+    }
+
+    async fn load_profiles(&self, changed: &[PathBuf]) -> PortResult<Vec<String>> {
+        apparmor::load(changed).await
     }
 
     async fn wait_for_change(&self, timeout: Duration) -> PortResult<()> {

@@ -3,7 +3,7 @@
 #   SUITE=trixie      another suite than the machine's own
 #   READONLY=false    a writable /sysroot (real hosts have it read-only, which is the default)
 #   LAYOUT=plain      an ordinary Debian root with the same packages, to compare with
-#   KERNEL=1          with Debian's kernel, for QEMU
+#   KERNEL=1          with Debian's kernel, for QEMU, and with what needs one: AppArmor
 set -euo pipefail
 . "$(dirname -- "$0")/settings.sh"
 export SUITE=$suite READONLY=${READONLY:-true} LAYOUT=${LAYOUT:-ostree} KERNEL=${KERNEL:-}
@@ -13,11 +13,16 @@ variant=$LAYOUT
 [ -z "$KERNEL" ] || variant+=-kernel
 image=$suite_root/$variant.ext4
 
+# That script builds the image without a kernel first, whose packages it adds to.
+extras=()
+[ -z "$KERNEL" ] || mapfile -t extras < <(find "$(KERNEL='' LAYOUT=ostree READONLY=true "$here/extra.sh" apparmor)" -name '*.deb')
+
 # The packages under test: the newest build of the product's own, if there is one, and the toy service.
 packages_under_test() {
     [ ! -d "$build_root/deb" ] \
         || find "$build_root/deb" -maxdepth 1 -name 'apt-ostree_*.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-
     find "$host_root/hello-svc" -maxdepth 1 -name 'hello-svc_1_*.deb'
+    [ ${#extras[@]} = 0 ] || printf '%s\n' "${extras[@]}"
 }
 
 build_rootfs() {

@@ -92,11 +92,18 @@ systemctl daemon-reload
 #[test]
 fn an_update_and_its_rollback_work_on_debians_own_kernel() {
     let host = Emulator::boot_to_update();
+    host.publish(&Repository::hello(2).with(Repository::reader_package()));
     host.shell(HOARDS);
+    let confines =
+        || host.shell("cat /sys/kernel/security/apparmor/profiles").contains("reader-toys ");
+    assert!(!confines());
     let mounts = "awk '$5 == \"/usr\" { print $4, $6 }' /proc/1/mountinfo";
     let before = host.shell(mounts);
 
-    host.shell("apt-ostree apply-live --restart-services --no-progress");
+    host.shell(
+        "apt-ostree apply-live --restart-services --no-progress --packages=hello-svc --install=reader-toys",
+    );
+    assert!(confines(), "its profile is loaded");
     // The switch stacked a tree, and the collapse took the old one away.
     host.is_in_order(2, "committed");
     assert_ne!(host.shell(mounts), before);
@@ -107,6 +114,7 @@ fn an_update_and_its_rollback_work_on_debians_own_kernel() {
 
     host.shell("apt-ostree rollback --no-progress");
     host.is_in_order(1, "committed");
+    assert!(!confines());
     let told = host.json("history --limit=1")[0]["warnings"].to_string();
     assert!(!told.contains(hoards), "{told}");
 

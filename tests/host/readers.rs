@@ -38,7 +38,7 @@ fn cache_has_library(host: &Host) -> bool {
 #[test]
 fn polkit_udev_and_the_library_cache_know_what_an_update_brings_and_takes() {
     let host = Host::boot_to_update();
-    host.mirror().publish(&Repository::reader_toys());
+    host.mirror().publish(&Repository::default().with(Repository::reader_package()));
     host.shell("systemctl start polkit");
     host.shell(START_UDEV);
     let (polkit, udev) = (main_pid(&host, "polkit"), main_pid(&host, "systemd-udevd"));

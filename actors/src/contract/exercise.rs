@@ -73,6 +73,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.systemd.start(unit, JOB_TIMEOUT).await?;
     host.systemd.reload_managers().await?;
     host.systemd.create_tmpfiles(std::slice::from_ref(fragment)).await?;
+    host.systemd.load_profiles(&[]).await?;
     host.systemd.hold_shutdown("the ports are exercised").await?;
     host.systemd.allow_shutdown();
     host.systemd.is_stopping().await?;

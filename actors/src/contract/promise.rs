@@ -125,6 +125,7 @@ promises! {
     ReloadTwice => "systemd.reload_managers: a second call is as good as one",
     HoldShutdownTwice => "systemd.hold_shutdown: a second call is as good as one",
     TmpfilesTwice => "systemd.create_tmpfiles: a second call is as good as one",
+    ProfilesTwice => "systemd.load_profiles: a second call answers the same",
     WaitEnds => "systemd.wait_for_change: it returns in time",
 }
 

@@ -168,6 +168,13 @@ impl Systemd for Checked {
         Ok(())
     }
 
+    async fn load_profiles(&self, changed: &[PathBuf]) -> PortResult<Vec<String>> {
+        let told = self.host.systemd.load_profiles(changed).await?;
+        let again = self.host.systemd.load_profiles(changed);
+        self.asked_again(Promise::ProfilesTwice, &told, again).await;
+        Ok(told)
+    }
+
     async fn wait_for_change(&self, timeout: Duration) -> PortResult<()> {
         let begun = Instant::now();
         self.host.systemd.wait_for_change(timeout).await?;

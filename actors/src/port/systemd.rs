@@ -72,6 +72,11 @@ pub trait Systemd: std::fmt::Debug {
     /// Creates what the given tmpfiles fragments describe, and reapplies those about `/run`.
     async fn create_tmpfiles(&self, fragments: &[std::path::PathBuf]) -> PortResult<()>;
 
+    /// Has the kernel confine programs as the profiles among `changed` now say, and no longer as those
+    /// that are gone: `apparmor_parser(8)`. Nothing is done where `AppArmor` is not enabled. Answers what
+    /// could not be done, for people. Idempotent.
+    async fn load_profiles(&self, changed: &[std::path::PathBuf]) -> PortResult<Vec<String>>;
+
     /// Returns when the state of any unit may have changed, or after `timeout`, whichever is first. A
     /// hint only: a change between two calls can be missed, so callers keep `timeout` short.
     async fn wait_for_change(&self, timeout: Duration) -> PortResult<()>;

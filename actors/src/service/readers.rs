@@ -1,5 +1,5 @@
-//! Services that keep in memory what they once read, and do not see a switch: whoever watches a directory
-//! hears nothing when another one is mounted over it (inotify(7)).
+//! Services, and the kernel, that keep in memory what was once read, and do not see a switch: whoever
+//! watches a directory hears nothing when another one is mounted over it (inotify(7)).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,15 +48,35 @@ impl Reader {
     }
 }
 
+/// Where `AppArmor`'s profiles are: apparmor.d(5).
+const PROFILES: &str = "/etc/apparmor.d";
+
 /// Whether anybody has to read any of it.
 pub(super) fn are_concerned(changed: &[PathBuf]) -> bool {
-    READERS.iter().any(|reader| changed.iter().any(|path| reader.reads(path)))
+    let reads = |path: &PathBuf| READERS.iter().any(|reader| reader.reads(path));
+    changed.iter().any(|path| path.starts_with(PROFILES) || reads(path))
 }
 
-/// A service that has not read what changed.
+/// Has the kernel take over the profiles among `changed`, before what they confine is started.
+pub(super) async fn load_profiles(
+    systemd: &dyn Systemd,
+    changed: &[PathBuf],
+) -> PortResult<Vec<NotRead>> {
+    let profiles = changed.iter().filter(|path| path.starts_with(PROFILES));
+    let profiles: Vec<PathBuf> = profiles.cloned().collect();
+    if profiles.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told = systemd.load_profiles(&profiles).await?.into_iter();
+    let failed =
+        |text| NotRead { is_down: false, failure: Failure::new(ErrorCode::UnitFailed, text) };
+    Ok(told.map(failed).collect())
+}
+
+/// What changed and was not read, or the service that has not read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotRead {
-    /// Whether it ran, and does not any more.
+    /// Whether the service ran, and does not any more.
     pub is_down: bool,
     /// Why.
     pub failure: Failure,

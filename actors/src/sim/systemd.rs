@@ -493,6 +493,16 @@ impl Systemd for SimSystemd {
         self.around("systemd.create_tmpfiles", effect).await
     }
 
+    async fn load_profiles(&self, changed: &[PathBuf]) -> PortResult<Vec<String>> {
+        let effect = async {
+            let profiles = changed.iter().filter(|path| path.starts_with("/etc/apparmor.d"));
+            let noted = profiles.map(|path| format!("profile {}", path.display()));
+            self.world.borrow_mut().calls.extend(noted);
+            Ok(Vec::new())
+        };
+        self.around("systemd.load_profiles", effect).await
+    }
+
     async fn wait_for_change(&self, timeout: Duration) -> PortResult<()> {
         let effect = async {
             let end = Instant::now() + timeout;

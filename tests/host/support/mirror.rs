@@ -130,9 +130,9 @@ impl Repository {
     }
 
     /// Files that others keep in memory: see `reader-toys/build.sh`.
-    pub(crate) fn reader_toys() -> Self {
+    pub(crate) fn reader_package() -> PathBuf {
         run_script("reader-toys/build.sh", [""; 0], &[]);
-        Self::default().with(built("reader-toys/reader-toys_"))
+        built("reader-toys/reader-toys_")
     }
 
     /// A Python program whose module differs from one version to the next: see `module-toy/build.sh`.
