@@ -1,13 +1,13 @@
 //! What has to be right before the first service of a boot starts: `/etc` and `/var` belong to the tree
-//! that was booted, after a power cut too. No bus, no worker and no journal entry: the daemon does the
-//! rest of its recovery later in the boot, and finds this part of it done.
+//! that was booted, after a power cut too. No bus, no worker and no entry in a transaction's log: the daemon
+//! does the rest of its recovery later in the boot, and finds this part of it done.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apt_ostree_actors::coordinator::{left_out, leftovers};
+use apt_ostree_actors::coordinator::{left_out, leftovers, waits_for};
 use apt_ostree_actors::journal::Journal;
 use apt_ostree_actors::port::{Delta, PortResult};
 use apt_ostree_actors::service::is_read_by_managers;
@@ -29,28 +29,51 @@ pub const PREVIOUS: &str = "previous";
 const LONGEST_RELOAD: Duration = Duration::from_secs(90);
 
 /// Puts back what an interrupted switch changed, carries over what was edited in `/etc` after the booted
-/// deployment had been made, and takes back what updates changed in the `/etc` of an older deployment
-/// that somebody chose in the boot menu. Idempotent: what fails is tried again at the next boot.
+/// deployment had been made, takes back what updates changed in the `/etc` of an older deployment that
+/// somebody chose in the boot menu, and changes what goes with an update that takes effect with this boot.
+/// Idempotent: what fails is tried again at the next boot. No part's failure excuses another, and the first
+/// is told.
 pub async fn put_in_order() -> Result<(), Failure> {
     let state = StateReader::default();
     let booted = state.booted(&state.mounts()?)?;
-    let late = LateEdits::before(&booted)?;
+    let late = LateEdits::before(&booted);
     // First: an interrupted switch is nobody's edit. A journal that cannot be read keeps nobody's edits
     // back; the daemon finds out what else there is to do, and says so.
-    let put_back = put_back(&state, late.as_ref()).await;
-    let must_reload = *put_back.as_ref().unwrap_or(&false);
-    let is_merged = late.is_some();
-    if let Some(late) = late {
-        tracing::warn!(
-            "booted without a clean shutdown: carrying over what was edited in /etc since"
-        );
-        tell(&namespace::in_host(move || late.carry_over()).await?);
+    let parts = [
+        put_back(&state, late.as_ref().ok().and_then(Option::as_ref)).await,
+        carry_over(late).await,
+        take_back(&booted).await,
+        bring_in(&booted).await,
+    ];
+    // What failed half-way may have changed a unit.
+    let must_reload = parts.iter().any(|part| *part.as_ref().unwrap_or(&true));
+    let reloaded = if must_reload { reload().await } else { Ok(()) };
+    parts.into_iter().try_for_each(|part| part.map(drop)).and(reloaded)
+}
+
+/// Answers whether the service manager may have read what was not to stay.
+async fn carry_over(late: PortResult<Option<LateEdits>>) -> Result<bool, Failure> {
+    let Some(late) = late? else { return Ok(false) };
+    tracing::warn!("booted without a clean shutdown: carrying over what was edited in /etc since");
+    tell(&namespace::in_host(move || late.carry_over()).await?);
+    Ok(true)
+}
+
+/// What packages have in `/etc` and `/var` besides their files of configuration, which the deployment has
+/// already, comes with the first boot of an update that could not take effect before. Answers whether the
+/// service manager has read what it replaces.
+async fn bring_in(booted: &DeploymentPath) -> Result<bool, Failure> {
+    let Some(journal) = own_journal()? else { return Ok(false) };
+    let Some((id, delta)) = waits_for(&journal, &booted.commit)? else { return Ok(false) };
+    drop(journal);
+    tracing::info!(transaction = %id, "transaction {id} takes effect with this boot");
+    let is_read = delta.changed_in_etc().iter().any(|path| is_read_by_managers(path));
+    let apply = namespace::in_host(move || FileTrees::new(Roots::of_host()?).apply(&delta));
+    tell(&apply.await?);
+    if let Some(journal) = own_journal()? {
+        journal.set_applied_at_boot(id)?;
     }
-    let taken_back = take_back(&booted).await;
-    if must_reload || is_merged || *taken_back.as_ref().unwrap_or(&false) {
-        reload().await?;
-    }
-    put_back.and(taken_back).map(drop)
+    Ok(is_read)
 }
 
 /// The journal, if there is one and it is this host's.

@@ -30,10 +30,10 @@ impl SharedJournal {
     }
 
     /// Runs `act`, which writes, on a blocking thread. Durable when it returns.
-    pub(crate) async fn write(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Journal) -> Result<(), Failure> + Send + 'static,
-    ) -> Result<(), Failure> {
+        act: impl FnOnce(&Journal) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let written = self.faults.around("journal", self.with(act));
         tokio::time::timeout(LONGEST_WRITE, written).await.unwrap_or_else(|_| {
             let text = format!("a write took longer than {} minutes", LONGEST_WRITE.as_secs() / 60);

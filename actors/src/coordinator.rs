@@ -40,7 +40,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::record::HistoryRecord;
-use apt_ostree_proto::request::{Caller, Target, UpdateRequest};
+use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest, When};
 use apt_ostree_proto::status::{LostJournal, Phase, TransactionStatus};
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
@@ -56,7 +56,7 @@ pub use read::{
     Annotate, DescribeState, FindPlan, NewestUpdate, ReadHistory, ReadPlan, ReadRecord, WatchBegun,
     WatchTransaction,
 };
-pub use recovery::{Leftover, left_out, leftovers};
+pub use recovery::{Leftover, left_out, leftovers, waits_for};
 pub use restart::RestartOutdated;
 pub use settings::Settings;
 
@@ -176,6 +176,22 @@ impl Coordinator {
         }
     }
 
+    /// Lets a transaction run that another one has begun at its end. A daemon that is about to stop leaves
+    /// it to the next one, which unwinds it: it has done nothing yet.
+    fn start_follower(&mut self, id: TransactionId, context: &mut Context<Self>) {
+        if self.stopping {
+            return;
+        }
+        match self.journal.now(|journal| journal.recorded(id)) {
+            Ok(Some(recorded)) => {
+                told::follows(&recorded);
+                self.start_drive(Drive::resume(self.parts(), recorded), context);
+            }
+            Ok(None) => tracing::error!(transaction = %id, "the journal has lost it"),
+            Err(failure) => tracing::error!(transaction = %id, %failure, "cannot begin"),
+        }
+    }
+
     /// Makes the transaction's task and lets it run; its end comes back as [`Ended`].
     fn spawn(&self, drive: Drive, context: &mut Context<Self>) {
         let id = drive.id();
@@ -239,6 +255,22 @@ impl Coordinator {
             Some(Err(failure)) => self.unusable = Some(failure.message),
             None => {}
         }
+    }
+
+    /// One update waits for the next boot at the most: another one for it has both; and what only waits
+    /// is undone without touching what runs.
+    fn join_with_what_waits(&self, request: &mut UpdateRequest) -> Result<(), Failure> {
+        let Some(waiting) = self.journal.now(Journal::awaiting_boot)? else { return Ok(()) };
+        match &mut request.target {
+            Target::Packages(selection)
+                if request.when == When::NextBoot && !selection.is_whole_upgrade() =>
+            {
+                selection.add(&Selection::of_changes(&waiting.changes));
+            }
+            Target::Before(id) if *id == waiting.id => request.when = When::NextBoot,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
@@ -332,7 +364,8 @@ impl Handler<BeginTransaction> for Coordinator {
         self.take_changed_settings();
         let timeout = confirmation::timeout_of(&request, &self.settings);
         request.request.confirm_timeout_seconds = timeout;
-        let steps = steps_of(&request);
+        self.join_with_what_waits(&mut request.request)?;
+        let steps = steps_for(&request.request, request.dry_run);
         let id = self.journal.now(|journal| {
             let boot = self.boot.as_ref();
             journal.begin(&request.title, &request.request, &request.caller, &steps, boot)
@@ -375,13 +408,18 @@ impl Handler<RepairHost> for Coordinator {
     }
 }
 
-fn steps_of(request: &BeginTransaction) -> Vec<Step> {
-    let steps = match (&request.request.target, request.dry_run) {
-        (_, true) => &[Step::Plan],
-        (Target::Packages(_), false) => Step::FROM_PACKAGES,
-        (Target::Commit(_) | Target::Pending | Target::Before(_), false) => Step::FROM_COMMIT,
+fn steps_for(request: &UpdateRequest, dry_run: bool) -> Vec<Step> {
+    let at_boot = request.when == When::NextBoot;
+    let steps = match &request.target {
+        _ if dry_run => &[Step::Plan],
+        Target::Packages(_) if at_boot => Step::FROM_PACKAGES_AT_BOOT,
+        Target::Packages(_) => Step::FROM_PACKAGES,
+        Target::Commit(_) | Target::Pending | Target::Before(_) if at_boot => {
+            Step::FROM_COMMIT_AT_BOOT
+        }
+        Target::Commit(_) | Target::Pending | Target::Before(_) => Step::FROM_COMMIT,
     };
-    match request.request.confirm_timeout_seconds {
+    match request.confirm_timeout_seconds {
         Some(_) => Step::with_confirmation(steps),
         None => steps.to_vec(),
     }
@@ -447,6 +485,7 @@ impl Handler<Ended> for Coordinator {
 
     fn handle(&mut self, event: Ended, context: &mut Self::Context) {
         let Ended(record) = event;
+        let follower = record.followed_by;
         if self.beside.as_ref().is_some_and(|beside| beside.id == record.id) {
             self.beside = None;
         } else {
@@ -455,6 +494,9 @@ impl Handler<Ended> for Coordinator {
                 self.running = Some(running);
                 self.spawn(drive, context);
             }
+        }
+        if let Some(id) = follower {
+            self.start_follower(id, context);
         }
         self.publish.publish(Event::Finished { id: record.id, outcome: record.outcome });
         // What is not forgotten now is forgotten after the next one.

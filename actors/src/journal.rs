@@ -9,6 +9,7 @@
 //! Schema changes are additive: an older daemon can recover what a newer one wrote.
 
 mod aside;
+mod at_boot;
 mod check;
 mod entry;
 mod opening;
@@ -29,10 +30,12 @@ use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use rusqlite::{Connection, ErrorCode as SqliteCode, OptionalExtension, params};
 
 use crate::saga::Mark;
+pub use at_boot::FollowUp;
 pub use check::{Fate, Fates, RecordedUpdate};
 pub use entry::{Committed, Entry, Payload};
 pub use opening::Surroundings;
 use opening::Unusable;
+use points::id_of;
 pub use points::{LONGEST_WAY_BACK, Standing};
 pub use prune::{RECORDS_KEPT, UPDATES_KEPT};
 
@@ -122,23 +125,7 @@ impl Journal {
         steps: &[Step],
         boot: Option<&BootId>,
     ) -> Result<TransactionId, Failure> {
-        let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
-        self.write(|connection| {
-            connection.execute(
-                "INSERT INTO transactions (title, request, caller, steps, boot, started_seconds)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    title,
-                    json(request)?,
-                    json(caller)?,
-                    names.join(","),
-                    boot.map(BootId::as_str),
-                    seconds_now(),
-                ],
-            )?;
-            Ok(connection.last_insert_rowid())
-        })
-        .map(|id| TransactionId(id.unsigned_abs()))
+        self.write(|connection| insert_transaction(connection, title, request, caller, steps, boot))
     }
 
     /// Adds one entry to a transaction's log. Durable when it returns, with all before it, if
@@ -176,14 +163,7 @@ impl Journal {
     pub fn finish(&self, record: &HistoryRecord, entry: &Entry) -> Result<(), Failure> {
         self.write(|connection| {
             let commit = connection.unchecked_transaction()?;
-            commit.execute(
-                "INSERT INTO entries (transaction_id, mark, at_milliseconds) VALUES (?1, ?2, ?3)",
-                params![sql_id(record.id), json(&entry.mark)?, entry.at_milliseconds],
-            )?;
-            commit.execute(
-                "UPDATE transactions SET outcome = ?2, record = ?3 WHERE id = ?1",
-                params![sql_id(record.id), record.outcome.name(), json(record)?],
-            )?;
+            end_transaction(&commit, record, entry)?;
             commit.commit()
         })
     }
@@ -328,6 +308,13 @@ impl Journal {
         })
     }
 
+    /// Of those, the newest `limit` that have taken effect, newest first.
+    pub fn newest_in_effect(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
+        let mut kept = self.in_effect(self.newest_kept(RECORDS_KEPT)?)?;
+        kept.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(kept)
+    }
+
     /// The newest update that was kept and not rolled back since.
     pub fn newest_update(&self) -> Result<Option<HistoryRecord>, Failure> {
         let standing = self.standing()?;
@@ -444,6 +431,46 @@ fn make_directory(directory: &Path) -> Result<(), Failure> {
 pub fn seconds_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn insert_transaction(
+    connection: &Connection,
+    title: &str,
+    request: &UpdateRequest,
+    caller: &Caller,
+    steps: &[Step],
+    boot: Option<&BootId>,
+) -> rusqlite::Result<TransactionId> {
+    let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
+    connection.execute(
+        "INSERT INTO transactions (title, request, caller, steps, boot, started_seconds)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            title,
+            json(request)?,
+            json(caller)?,
+            names.join(","),
+            boot.map(BootId::as_str),
+            seconds_now(),
+        ],
+    )?;
+    Ok(id_of(connection.last_insert_rowid()))
+}
+
+fn end_transaction(
+    connection: &Connection,
+    record: &HistoryRecord,
+    entry: &Entry,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO entries (transaction_id, mark, at_milliseconds) VALUES (?1, ?2, ?3)",
+        params![sql_id(record.id), json(&entry.mark)?, entry.at_milliseconds],
+    )?;
+    connection.execute(
+        "UPDATE transactions SET outcome = ?2, record = ?3 WHERE id = ?1",
+        params![sql_id(record.id), record.outcome.name(), json(record)?],
+    )?;
+    Ok(())
 }
 
 fn sql_id(id: TransactionId) -> i64 {

@@ -16,8 +16,8 @@ use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
 use crate::context::StepContext;
 use crate::port::{
-    CommittedTree, Delta, DeltaSource, Files, Host, HostTree, Mounts, PortResult, Retention, Tree,
-    TreeMetadata,
+    CommittedTree, Delta, DeltaSource, Files, Host, HostTree, Mounts, PortResult, RebootAdvice,
+    Retention, Tree, TreeMetadata,
 };
 
 pub use inspection::{CleanUpTrees, LookAtTrees, MendTrees, TreeSight};
@@ -321,6 +321,8 @@ impl Handler<GuardTree> for OverlayActor {
 pub struct DeployTree {
     /// The new tree.
     pub tree: CommittedTree,
+    /// Whether it runs already, and is refused where it does not any more.
+    pub is_live: bool,
     /// The step.
     pub context: StepContext,
 }
@@ -331,8 +333,10 @@ impl Handler<DeployTree> for OverlayActor {
     fn handle(&mut self, request: DeployTree, _: &mut Self::Context) -> Self::Result {
         let this = self.clone();
         Box::pin(async move {
-            this.mounts.stand_down(request.context.transaction).await?;
-            this.refuse_unless_on_top(&request.tree).await?;
+            if request.is_live {
+                this.mounts.stand_down(request.context.transaction).await?;
+                this.refuse_unless_on_top(&request.tree).await?;
+            }
             this.deploy(&request.tree.commit, &request.context).await
         })
     }
@@ -376,6 +380,8 @@ pub struct FinalizeTree {
     pub commit: CommitId,
     /// What later rollbacks need.
     pub retention: Retention,
+    /// What waits for the next boot since, where that has changed.
+    pub advice: Option<RebootAdvice>,
     /// The step.
     pub context: StepContext,
 }
@@ -420,7 +426,7 @@ impl OverlayActor {
     }
 
     async fn finalize(&self, request: FinalizeTree) -> PortResult<Vec<KeptUpdate>> {
-        let FinalizeTree { commit, retention, context } = request;
+        let FinalizeTree { commit, retention, advice, context } = request;
         let id = context.transaction;
         // The update is kept: no part's failure excuses another, and the first is told.
         let parts = [
@@ -429,6 +435,10 @@ impl OverlayActor {
             self.files.append_logs(id).await,
             self.mounts.collapse(id).await,
             self.tree.drop_stage(id).await,
+            match &advice {
+                Some(advice) => self.files.advise_reboot(advice).await,
+                None => Ok(()),
+            },
         ];
         let kept = self.tree.clean_up(&retention).await;
         parts.into_iter().collect::<PortResult<()>>().and(kept)

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
 use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
-use apt_ostree_proto::request::{RestartPolicy, Selection};
+use apt_ostree_proto::request::{RestartPolicy, Selection, When};
 use apt_ostree_proto::{
     CommitId, ErrorCode, Failure, PackageName, PlanId, TransactionId, UnitName,
 };
@@ -15,9 +15,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::context::StepContext;
-use crate::port::{
-    Host, Impact, InstallReport, InstallTest, Packages, PortResult, Resolution, Sandbox,
-};
+use crate::port::{Host, InstallReport, InstallTest, Packages, PortResult, Resolution, Sandbox};
 use crate::service::{Strategies, predict};
 
 /// Holds the package and sandbox ports.
@@ -59,6 +57,8 @@ pub struct MakePlan {
     pub refresh: bool,
     /// What will be restarted.
     pub restart: RestartPolicy,
+    /// When it takes effect.
+    pub when: When,
     /// What the configuration says about units.
     pub strategies: Strategies,
     /// The step.
@@ -98,46 +98,133 @@ async fn plan_packages(
     selection: &Selection,
     request: MakePlan,
 ) -> PortResult<Plan> {
-    let MakePlan { base, refresh, restart, strategies, context, .. } = request;
+    let MakePlan { base, refresh, restart, when, strategies, context, .. } = request;
     if refresh {
         packages.refresh(&context).await?;
     }
     context.report.fraction(0.5);
-    let (resolution, later) = resolve_live(packages, selection, &context).await?;
+    let whole = packages.resolve(selection, &[], &context).await?;
+    refuse_untrusted(&whole)?;
+    let Split { now, later } = match when {
+        When::NextBoot => Split { now: whole, later: Vec::new() },
+        When::Live => live_only(packages, selection, whole, &context).await?,
+        When::Soonest => as_soon_as_possible(packages, selection, whole, &context).await?,
+    };
     context.report.fraction(0.8);
-    let mut impact = packages.impact(&resolution.changes).await?;
-    impact.units =
-        impact.units.into_iter().map(|effect| predict(effect, restart, &strategies)).collect();
-    Ok(assemble(base, restart, selection, resolution, impact, &later))
+    let mut impact = packages.impact(&now.changes).await?;
+    impact.units = match when {
+        // Whatever runs then was started from the new tree.
+        When::NextBoot => Vec::new(),
+        When::Live | When::Soonest => {
+            impact.units.into_iter().map(|effect| predict(effect, restart, &strategies)).collect()
+        }
+    };
+    let mut warnings = Vec::new();
+    if !now.hooks_not_run.is_empty() {
+        warnings.push(format!("apt hooks that are not run: {}", now.hooks_not_run.join(", ")));
+    }
+    Ok(Plan {
+        id: digest(&(&base, restart, when, selection, &now.inputs, &now.changes, &later)),
+        source: TreeSource::Packages,
+        base,
+        changes: now.changes,
+        next_boot: later,
+        when,
+        units: impact.units,
+        etc_conflicts: impact.etc_conflicts,
+        space: impact.space,
+        refused: now.refused,
+        warnings,
+        restart,
+    })
 }
 
-/// Resolves until nothing is left that must wait for the next boot; answers that apart. What waits
-/// may be what other packages depend on, so they are resolved again without it.
-async fn resolve_live(
+/// What is asked for, by when it can take effect.
+struct Split {
+    now: Resolution,
+    later: Vec<PackageChange>,
+}
+
+/// What has to wait for the next boot, by itself.
+fn next_boot_changes(resolution: &Resolution) -> Vec<&PackageChange> {
+    resolution.changes.iter().filter(|change| change.class != UpdateClass::Live).collect()
+}
+
+/// Leaves out of an upgrade what cannot change live. What was asked for by name is not silently left
+/// out; nor what comes again although it was kept, for something else needs it newly.
+async fn live_only(
     packages: &dyn Packages,
     selection: &Selection,
+    whole: Resolution,
     context: &StepContext,
-) -> PortResult<(Resolution, Vec<PackageChange>)> {
-    let mut waiting: Vec<PackageChange> = Vec::new();
+) -> PortResult<Split> {
+    let mut kept: Vec<PackageName> = Vec::new();
+    let mut left_out = Vec::new();
+    let mut now = whole;
     loop {
-        let kept: Vec<PackageName> = waiting.iter().map(|change| change.name.clone()).collect();
-        let resolution = packages.resolve(selection, &kept, context).await?;
-        refuse_untrusted(&resolution)?;
-        let later: Vec<PackageChange> = resolution
-            .changes
-            .iter()
-            .filter(|change| change.class != UpdateClass::Live)
-            .cloned()
-            .collect();
-        let Some(first) = later.first() else { return Ok((resolution, waiting)) };
-        // What was asked for by name is not silently left out; and what comes again although it was
-        // kept is newly needed by something that is not.
-        let again = later.iter().any(|change| kept.contains(&change.name));
-        if again || !selection.is_whole_upgrade() {
-            return Err(next_boot_failure(first, &later));
+        let later = next_boot_changes(&now);
+        let Some(first) = later.first() else { break };
+        if !selection.is_whole_upgrade() || later.iter().any(|change| kept.contains(&change.name)) {
+            return Err(next_boot_failure(first, later.len()));
         }
-        waiting.extend(later);
+        kept.extend(later.iter().map(|change| change.name.clone()));
+        left_out.extend(later.into_iter().map(|change| Refusal {
+            subject: change.name.to_string(),
+            reason: change.next_boot_reason().to_owned(),
+        }));
+        // What waits may be what other packages depend on.
+        now = packages.resolve(selection, &kept, context).await?;
+        refuse_untrusted(&now)?;
     }
+    now.refused.extend(left_out);
+    Ok(Split { now, later: Vec::new() })
+}
+
+/// Parts what can change live, with all that it needs, from the rest. Where no such part is left once
+/// what has to wait is taken out, all of it waits.
+async fn as_soon_as_possible(
+    packages: &dyn Packages,
+    selection: &Selection,
+    whole: Resolution,
+    context: &StepContext,
+) -> PortResult<Split> {
+    let mut kept: Vec<PackageName> = Vec::new();
+    let mut selection = selection.clone();
+    let is_upgrade = selection.is_whole_upgrade();
+    let mut now = whole.clone();
+    loop {
+        let later: Vec<PackageName> =
+            next_boot_changes(&now).into_iter().map(|change| change.name.clone()).collect();
+        if later.is_empty() {
+            break;
+        }
+        let is_needed_again = later.iter().any(|name| kept.contains(name));
+        kept.extend(later);
+        selection = selection.without(&kept);
+        if is_needed_again || (!is_upgrade && selection.is_whole_upgrade()) {
+            now = Resolution { changes: Vec::new(), ..whole.clone() };
+            break;
+        }
+        now = match packages.resolve(&selection, &kept, context).await {
+            Ok(now) => now,
+            // What was asked for cannot be had without what waits.
+            Err(failure) if failure.code == ErrorCode::Unsatisfiable => {
+                Resolution { changes: Vec::new(), ..whole.clone() }
+            }
+            Err(failure) => return Err(failure),
+        };
+    }
+    refuse_untrusted(&now)?;
+    let is_live = |change: &PackageChange| now.changes.iter().any(|live| same(live, change));
+    let later: Vec<PackageChange> =
+        whole.changes.iter().filter(|change| !is_live(change)).cloned().collect();
+    // What waits is not refused.
+    let refused = whole.refused;
+    Ok(Split { now: Resolution { refused, ..now }, later })
+}
+
+fn same(one: &PackageChange, other: &PackageChange) -> bool {
+    (&one.name, &one.architecture) == (&other.name, &other.architecture)
 }
 
 fn refuse_untrusted(resolution: &Resolution) -> PortResult<()> {
@@ -154,52 +241,15 @@ fn refuse_untrusted(resolution: &Resolution) -> PortResult<()> {
     }
 }
 
-fn next_boot_reason(change: &PackageChange) -> String {
-    change.class_reason.clone().unwrap_or_else(|| "it takes effect at the next boot".to_owned())
-}
-
-fn next_boot_failure(first: &PackageChange, all: &[PackageChange]) -> Failure {
-    let others = match all.len() {
+fn next_boot_failure(first: &PackageChange, count: usize) -> Failure {
+    let others = match count {
         1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
     Failure::new(
         ErrorCode::NextBootOnly,
-        format!("{}{others} cannot change live: {}", first.name, next_boot_reason(first)),
+        format!("{}{others} cannot change live: {}", first.name, first.next_boot_reason()),
     )
-}
-
-fn assemble(
-    base: CommitId,
-    restart: RestartPolicy,
-    selection: &Selection,
-    resolution: Resolution,
-    impact: Impact,
-    later: &[PackageChange],
-) -> Plan {
-    let mut refused = resolution.refused.clone();
-    refused.extend(later.iter().map(|change| Refusal {
-        subject: change.name.to_string(),
-        reason: next_boot_reason(change),
-    }));
-    let mut warnings = Vec::new();
-    if !resolution.hooks_not_run.is_empty() {
-        warnings
-            .push(format!("apt hooks that are not run: {}", resolution.hooks_not_run.join(", ")));
-    }
-    let id = digest(&(&base, restart, selection, &resolution.inputs, &resolution.changes));
-    Plan {
-        id,
-        source: TreeSource::Packages,
-        base,
-        changes: resolution.changes,
-        units: impact.units,
-        etc_conflicts: impact.etc_conflicts,
-        space: impact.space,
-        refused,
-        warnings,
-        restart,
-    }
 }
 
 async fn plan_tree(
@@ -207,17 +257,26 @@ async fn plan_tree(
     source: TreeSource,
     request: MakePlan,
 ) -> PortResult<Plan> {
-    let MakePlan { base, restart, context, .. } = request;
+    let MakePlan { base, restart, when, context, .. } = request;
     let commit = match &source {
         TreeSource::Commit { commit } | TreeSource::Before { commit, .. } => commit,
         TreeSource::Packages => &base,
     };
     let changes = packages.difference(&base, commit, &context).await?;
+    let waiting = changes.iter().find(|change| change.class != UpdateClass::Live);
+    // A tree is one: it is switched to as a whole.
+    let (changes, next_boot) = match (when, waiting) {
+        (When::Soonest, Some(_)) => (Vec::new(), changes),
+        (When::Live, Some(first)) => return Err(next_boot_failure(first, 1)),
+        _ => (changes, Vec::new()),
+    };
     Ok(Plan {
-        id: digest(&(&base, restart, &source)),
+        id: digest(&(&base, restart, when, &source)),
         source,
         base,
         changes,
+        next_boot,
+        when,
         units: Vec::new(),
         etc_conflicts: Vec::new(),
         space: Vec::new(),

@@ -23,7 +23,7 @@ pub use archive::{Archive, ArchiveContents};
 pub use checks::{
     CheckAnswer, CheckLevel, Checks, Hook, HookCall, HookKind, HookPhase, Probe, Probes, Question,
 };
-pub use files::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement};
+pub use files::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement, RebootAdvice};
 pub use http::{FetchError, FetchRequest, FetchResponse, Http};
 pub use mounts::{LayerOwner, Mounts, TreeIdentity, UsrLayer, UsrLook, UsrMount};
 pub use packages::{Impact, Packages, Resolution};

@@ -60,7 +60,7 @@ codes! {
     /// The wanted packages cannot be installed together.
     Unsatisfiable => "Ask for another set of packages, or release the hold or pin that is named.",
     /// A package can only be changed by a reboot.
-    NextBootOnly => "Leave the package out, or build it into the next image.",
+    NextBootOnly => "Have it wait for the next boot (apt-ostree apply-live --next-boot), or leave the package out.",
     /// The plan was made from another state than the present one.
     StalePlan => "Make a new plan: apt-ostree apply-live --dry-run.",
     /// A repository is not signed, wrongly signed, or its signature has expired.

@@ -142,3 +142,15 @@ pub struct PackageChange {
     /// The file to fetch; none for a removal.
     pub file: Option<PackageFile>,
 }
+
+impl PackageChange {
+    /// Whether its version is of one architecture, and not for all of them.
+    pub fn is_of_architecture(&self) -> bool {
+        self.architecture.as_str() != "all"
+    }
+
+    /// Why it takes effect only with the next boot.
+    pub fn next_boot_reason(&self) -> &str {
+        self.class_reason.as_deref().unwrap_or("it takes effect at the next boot")
+    }
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{CommitId, PlanId, TransactionId};
 use crate::package::{Action, PackageChange};
-use crate::request::RestartPolicy;
+use crate::request::{RestartPolicy, When};
 use crate::service::UnitEffect;
 
 /// Everything that a transaction will do.
@@ -20,6 +20,12 @@ pub struct Plan {
     pub base: CommitId,
     /// The packages that change, in the order of their names.
     pub changes: Vec<PackageChange>,
+    /// The packages that change with the next boot instead, by a transaction that follows this one.
+    #[serde(default)]
+    pub next_boot: Vec<PackageChange>,
+    /// When the changes take effect.
+    #[serde(default)]
+    pub when: When,
     /// The units that are affected, with reasons; predicted until the tree is staged.
     pub units: Vec<UnitEffect>,
     /// Configuration files whose local version will be kept.
@@ -35,14 +41,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do by the transaction itself.
     pub fn is_empty(&self) -> bool {
         match self.source {
             TreeSource::Packages => self.changes.is_empty(),
+            // What boots next may be another tree than the one that runs.
+            _ if self.when == When::NextBoot => false,
             TreeSource::Commit { ref commit } | TreeSource::Before { ref commit, .. } => {
-                *commit == self.base
+                *commit == self.base || !self.next_boot.is_empty()
             }
         }
+    }
+
+    /// Whether there is nothing to do at all, now or with the next boot.
+    pub fn changes_nothing(&self) -> bool {
+        self.is_empty() && self.next_boot.is_empty()
     }
 
     /// The bytes to fetch if the cache were empty.

@@ -40,6 +40,9 @@ pub struct HistoryRecord {
     pub steps: Vec<(String, u64)>,
     /// Warnings that it left.
     pub warnings: Vec<String>,
+    /// The transaction that has the rest take effect with the next boot.
+    #[serde(default)]
+    pub followed_by: Option<TransactionId>,
 }
 
 /// Whether a transaction that changed the host can be undone.

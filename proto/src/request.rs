@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CommitId, PlanId, TransactionId};
-use crate::package::PackageSpec;
+use crate::id::{CommitId, PackageName, PlanId, TransactionId};
+use crate::package::{Action, PackageChange, PackageSpec};
 
 /// Which units a transaction restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,36 @@ pub enum Target {
     Before(TransactionId),
 }
 
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Each part as soon as it can: now what can change live; the rest with the next boot, by a
+    /// transaction of its own that follows.
+    #[default]
+    Soonest,
+    /// Now. What cannot change live is left out of an upgrade, and refused where it was named.
+    Live,
+    /// With the next boot, all of it: what runs is not touched.
+    NextBoot,
+}
+
+impl When {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Soonest => "soonest",
+            Self::Live => "live",
+            Self::NextBoot => "next-boot",
+        }
+    }
+
+    /// Reads a name that [`When::name`] gave.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Soonest, Self::Live, Self::NextBoot].into_iter().find(|when| when.name() == name)
+    }
+}
+
 /// Which packages to change. All empty means: upgrade what is upgradable, install what that newly
 /// depends on, remove nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +82,58 @@ impl Selection {
     pub fn is_whole_upgrade(&self) -> bool {
         self.upgrade.is_empty() && self.install.is_empty() && self.remove.is_empty()
     }
+
+    /// What leads to `changes` once more: what comes only because others need it is not named.
+    pub fn of_changes<'a>(changes: impl IntoIterator<Item = &'a PackageChange>) -> Self {
+        let mut selection = Self::default();
+        for change in changes {
+            let list = match change.action {
+                Action::Remove => &mut selection.remove,
+                Action::Upgrade => &mut selection.upgrade,
+                Action::Install | Action::Downgrade | Action::Reinstall => &mut selection.install,
+            };
+            if change.automatic && change.action == Action::Install {
+                continue;
+            }
+            let spec = PackageSpec {
+                name: change.name.clone(),
+                architecture: change.is_of_architecture().then(|| change.architecture.clone()),
+                version: (change.action == Action::Downgrade)
+                    .then(|| change.new_version.clone())
+                    .flatten(),
+            };
+            if !list.contains(&spec) {
+                list.push(spec);
+            }
+        }
+        selection
+    }
+
+    /// Adds what another selection has.
+    pub fn add(&mut self, other: &Self) {
+        let lists = [
+            (&mut self.upgrade, &other.upgrade),
+            (&mut self.install, &other.install),
+            (&mut self.remove, &other.remove),
+        ];
+        for (list, more) in lists {
+            let new: Vec<_> = more.iter().filter(|spec| !list.contains(spec)).cloned().collect();
+            list.extend(new);
+        }
+    }
+
+    /// The same without the packages of these names.
+    #[must_use]
+    pub fn without(&self, names: &[PackageName]) -> Self {
+        let rest = |specs: &[PackageSpec]| {
+            specs.iter().filter(|spec| !names.contains(&spec.name)).cloned().collect()
+        };
+        Self {
+            upgrade: rest(&self.upgrade),
+            install: rest(&self.install),
+            remove: rest(&self.remove),
+        }
+    }
 }
 
 /// One request to change the host.
@@ -59,6 +141,9 @@ impl Selection {
 pub struct UpdateRequest {
     /// Where to go.
     pub target: Target,
+    /// When it takes effect.
+    #[serde(default)]
+    pub when: When,
     /// Which units to restart.
     pub restart: RestartPolicy,
     /// Whether to fetch the package lists first.
@@ -90,6 +175,7 @@ impl UpdateRequest {
     pub fn new(target: Target) -> Self {
         Self {
             target,
+            when: When::default(),
             restart: RestartPolicy::default(),
             refresh: true,
             force: false,
@@ -106,4 +192,59 @@ pub struct Caller {
     pub uid: u32,
     /// The bus's unique name; empty for the daemon itself.
     pub bus_name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Architecture, Version};
+    use crate::package::{Origin, UpdateClass};
+
+    fn change(name: &str, action: Action, automatic: bool) -> PackageChange {
+        PackageChange {
+            name: PackageName::parse(name).unwrap(),
+            architecture: Architecture::parse("amd64").unwrap(),
+            action,
+            old_version: Some(Version::parse("2").unwrap()),
+            new_version: Some(Version::parse("1").unwrap()),
+            source: name.to_owned(),
+            automatic,
+            origin: Origin::default(),
+            installed_growth_bytes: 0,
+            class: UpdateClass::Live,
+            class_reason: None,
+            file: None,
+        }
+    }
+
+    #[test]
+    fn changes_are_asked_for_again_by_name_but_for_what_others_need() {
+        let changes = [
+            change("a", Action::Upgrade, true),
+            change("b", Action::Install, false),
+            change("b-lib", Action::Install, true),
+            change("c", Action::Remove, false),
+            change("d", Action::Downgrade, false),
+        ];
+        let selection = Selection::of_changes(changes.iter().chain(&changes));
+        let names =
+            |specs: &[PackageSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&selection.upgrade), ["a:amd64"]);
+        assert_eq!(names(&selection.install), ["b:amd64", "d:amd64=1"]);
+        assert_eq!(names(&selection.remove), ["c:amd64"]);
+        let named = ["a", "b", "c", "d"].map(|name| PackageName::parse(name).unwrap());
+        assert!(selection.without(&named).is_whole_upgrade());
+    }
+
+    #[test]
+    fn a_moment_keeps_its_name_and_a_request_of_old_has_the_soonest() {
+        for when in [When::Soonest, When::Live, When::NextBoot] {
+            assert_eq!(When::parse(when.name()), Some(when));
+            assert_eq!(serde_json::to_value(when).unwrap(), when.name());
+        }
+        let mut text = serde_json::to_value(UpdateRequest::new(Target::Pending)).unwrap();
+        text.as_object_mut().unwrap().remove("when");
+        let read: UpdateRequest = serde_json::from_value(text).unwrap();
+        assert_eq!(read.when, When::Soonest);
+    }
 }

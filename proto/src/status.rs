@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::id::{CommitId, TransactionId};
+use crate::plan::Refusal;
 use crate::point::{KeptUpdate, Point};
 use crate::record::HistoryRecord;
 use crate::step::Step;
@@ -183,6 +184,22 @@ pub struct HostState {
     /// older entry of the boot menu.
     #[serde(default)]
     pub left_out: Vec<TransactionId>,
+    /// The update that takes effect with the next boot.
+    #[serde(default)]
+    pub awaits_boot: Option<AwaitsBoot>,
+}
+
+/// An update that takes effect with the next boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitsBoot {
+    /// The transaction.
+    pub id: TransactionId,
+    /// What was asked for, in one line.
+    pub title: String,
+    /// How many packages change.
+    pub packages: usize,
+    /// The packages that cannot change live, by name, each with the reason.
+    pub reasons: Vec<Refusal>,
 }
 
 /// A journal that could not be used, and was begun anew.

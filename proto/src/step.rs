@@ -80,6 +80,22 @@ impl Step {
         Self::Finalize,
     ];
 
+    /// The steps of an update from packages that takes effect with the next boot.
+    pub const FROM_PACKAGES_AT_BOOT: &[Self] = &[
+        Self::Plan,
+        Self::Download,
+        Self::Verify,
+        Self::Stage,
+        Self::Install,
+        Self::Commit,
+        Self::Deploy,
+        Self::Finalize,
+    ];
+
+    /// The steps that lead, with the next boot, to a tree that is in the repository already.
+    pub const FROM_COMMIT_AT_BOOT: &[Self] =
+        &[Self::Plan, Self::Commit, Self::Deploy, Self::Finalize];
+
     /// `steps` with the wait for a confirmation where it belongs: before the pivot. Nothing is
     /// confirmed where there is no pivot.
     pub fn with_confirmation(steps: &[Self]) -> Vec<Self> {
@@ -172,7 +188,9 @@ mod tests {
 
     #[test]
     fn steps_run_in_the_order_of_their_variants_and_keep_their_names() {
-        for steps in [Step::FROM_PACKAGES, Step::FROM_COMMIT, Step::ALL] {
+        let at_boot = [Step::FROM_PACKAGES_AT_BOOT, Step::FROM_COMMIT_AT_BOOT];
+        for steps in [Step::FROM_PACKAGES, Step::FROM_COMMIT, Step::ALL].into_iter().chain(at_boot)
+        {
             assert!(steps.is_sorted());
             for step in steps {
                 assert_eq!(Step::parse(step.name()), Some(*step));

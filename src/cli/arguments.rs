@@ -128,6 +128,12 @@ pub struct ApplyLive {
     /// Restart nothing
     #[arg(long, conflicts_with = "restart_services")]
     pub no_restart_services: bool,
+    /// Leave out what cannot change live, instead of having it wait for the next boot
+    #[arg(long)]
+    pub live_only: bool,
+    /// Have all of it take effect with the next boot: what runs is not touched
+    #[arg(long, conflicts_with_all = ["live_only", "restart_services", "confirm_timeout"])]
+    pub next_boot: bool,
     /// Switch to a commit that is in the repository, or to the deployment that waits for the next boot
     #[arg(long, value_name = "COMMIT|pending")]
     pub target: Option<String>,

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 
-use apt_ostree_proto::dbus::{ManagerProxy, Options};
+use apt_ostree_proto::TransactionId;
+use apt_ostree_proto::dbus::{ManagerProxy, Options, transaction_path};
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::{FinishedTransaction, HistoryEntry, HistoryRecord};
+use apt_ostree_proto::request::When;
 use apt_ostree_proto::status::{HostState, Outcome};
 use clap::CommandFactory as _;
 use zbus::Connection;
@@ -120,6 +122,12 @@ fn options_of(apply: &ApplyLive) -> Options<'_> {
         _ => "as-packages-ask",
     };
     options.insert("restart", Value::from(restart));
+    let when = match (apply.live_only, apply.next_boot) {
+        (true, _) => When::Live,
+        (_, true) => When::NextBoot,
+        _ => When::Soonest,
+    };
+    options.insert("when", Value::from(when.name()));
     options.insert("force", Value::from(apply.force));
     options.insert("refresh", Value::from(!apply.no_refresh));
     options.insert("dry-run", Value::from(apply.dry_run));
@@ -132,6 +140,7 @@ fn options_of(apply: &ApplyLive) -> Options<'_> {
 /// One transaction that was followed to its end.
 struct Followed {
     bus: Connection,
+    signals: Signals,
     path: OwnedObjectPath,
     outcome: Outcome,
 }
@@ -146,7 +155,7 @@ async fn follow(
     let path = begin(&manager).await.map_err(explain)?;
     let mut display = Display::new(global);
     let outcome = signals.follow(&bus, &path, |told| display.hear(told)).await?;
-    Ok(Followed { bus, path, outcome })
+    Ok(Followed { bus, signals, path, outcome })
 }
 
 impl Followed {
@@ -157,6 +166,15 @@ impl Followed {
             _ => Ok(recorded(&self.bus, &self.path).await?.entry.record),
         }
     }
+
+    /// Follows the transaction that has the rest take effect with the next boot.
+    async fn follow_next(&mut self, global: &Global, next: TransactionId) -> anyhow::Result<()> {
+        self.path = OwnedObjectPath::try_from(transaction_path(next))?;
+        let mut display = Display::new(global);
+        let hear = |told: &Told| display.hear(told);
+        self.outcome = self.signals.follow(&self.bus, &self.path, hear).await?;
+        Ok(())
+    }
 }
 
 /// Makes and prints a plan.
@@ -165,7 +183,7 @@ async fn plan(
     begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
     unchanged_exit_77: bool,
 ) -> anyhow::Result<u8> {
-    let Followed { bus, path, outcome } = follow(global, begin).await?;
+    let Followed { bus, path, outcome, .. } = follow(global, begin).await?;
     let proxy = transaction(&bus, &path).await?;
     if !outcome.is_success() {
         let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
@@ -173,7 +191,7 @@ async fn plan(
     }
     let plan: Plan = read(&proxy.get_plan().await.map_err(explain)?)?;
     render::data(global, &plan, render::plan)?;
-    Ok(if plan.is_empty() && unchanged_exit_77 { exit::UNCHANGED } else { exit::DONE })
+    Ok(if plan.changes_nothing() && unchanged_exit_77 { exit::UNCHANGED } else { exit::DONE })
 }
 
 /// Changes the host and prints what came of it.
@@ -182,10 +200,16 @@ async fn change(
     begin: impl AsyncFnOnce(&ManagerProxy<'_>) -> zbus::Result<OwnedObjectPath>,
     unchanged_exit_77: bool,
 ) -> anyhow::Result<u8> {
-    let followed = follow(global, begin).await?;
-    let record = followed.record().await?;
-    let Followed { bus, path, outcome } = followed;
-    let status = ended(global, &record)?;
+    let mut followed = follow(global, begin).await?;
+    let mut record = followed.record().await?;
+    let mut status = ended(global, &record)?;
+    if let Some(next) = record.followed_by {
+        followed.follow_next(global, next).await?;
+        record = followed.record().await?;
+        // What has been done stays done: only a failure of the rest is told beside it.
+        status = status.max(ended(global, &record)?);
+    }
+    let Followed { bus, path, outcome, .. } = followed;
     if outcome == Outcome::NothingToDo && !global.json && !global.quiet {
         // Why a package that was named did not change.
         let proxy = transaction(&bus, &path).await?;
@@ -205,7 +229,7 @@ async fn change(
 /// `NotFound` when none is stuck.
 pub(super) async fn undo_again(global: &Global) -> anyhow::Result<Outcome> {
     let begin = async |manager: &ManagerProxy<'_>| manager.repair().await;
-    let Followed { bus, path, outcome } = follow(global, begin).await?;
+    let Followed { bus, path, outcome, .. } = follow(global, begin).await?;
     let proxy = transaction(&bus, &path).await?;
     let record: HistoryRecord = read(&proxy.get_record().await.map_err(explain)?)?;
     ended(global, &record)?;

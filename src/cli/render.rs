@@ -9,9 +9,10 @@ pub(super) use points::{difference, point, points};
 
 use std::io::{self, IsTerminal as _, Write};
 
-use apt_ostree_proto::package::{Action, PackageChange};
-use apt_ostree_proto::plan::{Plan, TreeSource};
+use apt_ostree_proto::package::{Action, PackageChange, UpdateClass};
+use apt_ostree_proto::plan::{Plan, Refusal, TreeSource};
 use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::When;
 use apt_ostree_proto::service::{Reason, UnitAction, UnitEffect};
 use apt_ostree_proto::status::{HostState, Outcome, TransactionStatus};
 use apt_ostree_proto::strategy::Strategy;
@@ -26,6 +27,8 @@ use super::terminal::{self, one_line};
 
 /// How many reasons a unit's line names; the rest is counted.
 const MOST_REASONS: usize = 3;
+/// How many packages are named that wait for the next boot; the rest is counted.
+const MOST_WAITING: usize = 10;
 /// How much of one line about the command line is shown: longer ones repeat somebody's argument.
 const LONGEST_USAGE_LINE: usize = 300;
 
@@ -117,6 +120,20 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     writeln!(out, "running   {}{live}", state.running.short())?;
     let foreign = if state.foreign_pending { "  (deployed by another program)" } else { "" };
     writeln!(out, "next boot {}{foreign}", state.next.short())?;
+    if let Some(waiting) = &state.awaits_boot {
+        let (id, title) = (waiting.id, one_line(&waiting.title));
+        writeln!(
+            out,
+            "          takes effect then: {id}: {title} ({} packages)",
+            waiting.packages
+        )?;
+        for Refusal { subject, reason } in waiting.reasons.iter().take(MOST_WAITING) {
+            writeln!(out, "            {}: {}", one_line(subject), one_line(reason))?;
+        }
+        if let Some(more) = waiting.reasons.len().checked_sub(MOST_WAITING).filter(|n| *n > 0) {
+            writeln!(out, "            and {more} more")?;
+        }
+    }
     if let Some(oldest) = state.left_out.last() {
         writeln!(
             out,
@@ -180,8 +197,12 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
 /// A plan.
 pub(super) fn plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     if plan.is_empty() {
-        writeln!(out, "Nothing to do.")?;
+        let when = if plan.next_boot.is_empty() { "" } else { " now" };
+        writeln!(out, "Nothing to do{when}.")?;
     } else {
+        if plan.when == When::NextBoot {
+            writeln!(out, "With the next boot:")?;
+        }
         if !matches!(plan.source, TreeSource::Packages) {
             writeln!(out, "Ready tree on top of {}.", plan.base.short())?;
         }
@@ -196,6 +217,15 @@ pub(super) fn plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
             signed_bytes(plan.installed_growth_bytes()),
         )?;
     }
+    section(out, "With the next boot", &plan.next_boot, |change| {
+        let version = change.new_version.as_ref().map(ToString::to_string);
+        let version = version.unwrap_or_else(|| "removed".to_owned());
+        let why = match change.class {
+            UpdateClass::Live => "goes with them",
+            UpdateClass::NextBoot => change.next_boot_reason(),
+        };
+        format!("{} {version}: {why}", change.name)
+    })?;
     units(out, &plan.units)?;
     section(out, "Local configuration that is kept", &plan.etc_conflicts, |conflict| {
         format!("{} ({}): {}", conflict.path.display(), conflict.package, conflict.resolution)

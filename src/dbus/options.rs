@@ -4,7 +4,7 @@ use apt_ostree_proto::dbus::ReceivedOptions;
 use apt_ostree_proto::package::PackageSpec;
 use apt_ostree_proto::request::{
     LONGEST_CONFIRM_TIMEOUT_SECONDS, RestartPolicy, SHORTEST_CONFIRM_TIMEOUT_SECONDS, Selection,
-    Target, UpdateRequest, is_confirm_timeout,
+    Target, UpdateRequest, When, is_confirm_timeout,
 };
 use apt_ostree_proto::{CommitId, ErrorCode, Failure};
 use zbus::zvariant::{OwnedValue, Value};
@@ -46,6 +46,11 @@ impl Reader {
             Value::Str(text) => Some(text.to_string()),
             _ => None,
         })
+    }
+
+    fn when(&mut self) -> Result<When, Failure> {
+        let Some(name) = self.text("when")? else { return Ok(When::default()) };
+        When::parse(&name).ok_or_else(|| invalid("when", &"soonest, live or next-boot"))
     }
 
     fn confirm_timeout(&mut self) -> Result<Option<u32>, Failure> {
@@ -115,6 +120,7 @@ pub(super) fn apply_options(options: ReceivedOptions) -> Result<ApplyOptions, Fa
     let target = reader.text("target")?;
     let plan = reader.text("plan")?;
     let restart = reader.text("restart")?;
+    let when = reader.when()?;
     let force = reader.flag("force")?.unwrap_or(false);
     let refresh = reader.flag("refresh")?.unwrap_or(true);
     let dry_run = reader.flag("dry-run")?.unwrap_or(false);
@@ -122,6 +128,9 @@ pub(super) fn apply_options(options: ReceivedOptions) -> Result<ApplyOptions, Fa
     reader.finish()?;
     if dry_run && confirm_timeout_seconds.is_some() {
         return Err(invalid("confirm-timeout", &"a dry run leaves nothing to confirm"));
+    }
+    if when == When::NextBoot && confirm_timeout_seconds.is_some_and(|seconds| seconds != 0) {
+        return Err(invalid("confirm-timeout", &"the next boot leaves nothing to confirm"));
     }
     let names_packages = !selection.is_whole_upgrade();
     if names_packages && target.is_some() {
@@ -145,6 +154,7 @@ pub(super) fn apply_options(options: ReceivedOptions) -> Result<ApplyOptions, Fa
         Some(_) => return Err(invalid("restart", &"as-packages-ask, affected or never")),
     };
     let request = UpdateRequest {
+        when,
         restart,
         refresh,
         force,
@@ -185,6 +195,7 @@ mod tests {
         let table: Vec<(&str, Value<'_>)> = vec![
             ("unheard-of", Value::from(true)),
             ("force", Value::from("yes")),
+            ("when", Value::from("tomorrow")),
             ("packages", Value::from("nginx")),
             ("packages", Value::from(vec!["-rf"])),
             ("install", Value::from(vec!["a\nb"])),

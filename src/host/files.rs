@@ -5,6 +5,7 @@
 //! exchange went is told from the disk alone. So after a crash at any point both the way forward and
 //! the way back lead to the right end.
 
+mod advice;
 mod attributes;
 mod changes;
 mod disk;
@@ -29,7 +30,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use apt_ostree_actors::context::StepContext;
-use apt_ostree_actors::port::{Delta, DeltaSource, FileIdentity, Files, Placement, PortResult};
+use apt_ostree_actors::port::{
+    Delta, DeltaSource, FileIdentity, Files, Placement, PortResult, RebootAdvice,
+};
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +80,11 @@ impl Files for HostFiles {
 
     async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
         namespace::in_host(move || FileTrees::new(Roots::of_host()?).discard(transaction)).await
+    }
+
+    async fn advise_reboot(&self, advice: &RebootAdvice) -> PortResult<()> {
+        let advice = advice.clone();
+        namespace::in_host(move || advice::tell(Path::new("/run"), &advice)).await
     }
 
     async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>> {

@@ -1,6 +1,7 @@
 //! Tests on a real OSTree Debian that boots with systemd in namespaces. They need root on a Linux
 //! machine and Debian's archive; `make test` installs the rest. Every test boots a host of its own.
 
+mod at_boot;
 mod bad_input;
 mod boot;
 mod bus;

@@ -1,6 +1,6 @@
 //! What an update would do, and that exactly this is done.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Host, Repository, empty_package};
 
@@ -122,7 +122,8 @@ fn packages_that_need_the_next_boot_are_refused_by_name_and_left_out_of_an_upgra
     host.mirror().publish(&Repository::hello(2).with(udev.path.clone()).with(bus.path.clone()));
 
     for (package, reason) in [("dbus", "message bus"), ("udev", "the service manager")] {
-        let refused = host.apt_ostree(["apply-live", &format!("--packages={package}")]);
+        let packages = format!("--packages={package}");
+        let refused = host.apt_ostree(["apply-live", "--live-only", &packages]);
         assert_eq!(refused.code, Some(1), "{}", refused.stderr);
         for word in [package, reason, "[NextBootOnly]"] {
             assert!(refused.stderr.contains(word), "{word} in\n{}", refused.stderr);
@@ -130,12 +131,18 @@ fn packages_that_need_the_next_boot_are_refused_by_name_and_left_out_of_an_upgra
     }
     let plan = host.json(0, ["apply-live", "--dry-run"]);
     assert_eq!(names(&plan["changes"], "name"), ["hello-svc"]);
+    let mut waiting = names(&plan["next_boot"], "name");
+    waiting.sort_unstable();
+    assert_eq!(waiting, ["dbus", "udev"]);
+    let plan = host.json(0, ["apply-live", "--live-only", "--dry-run"]);
+    assert_eq!(names(&plan["changes"], "name"), ["hello-svc"]);
     let mut refused = names(&plan["refused"], "subject");
     refused.sort_unstable();
     assert_eq!(refused, ["dbus", "udev"]);
     assert!(names(&plan["refused"], "reason").iter().any(|reason| reason.contains("message bus")));
 
-    host.apt_ostree(["apply-live"]).success();
+    host.apt_ostree(["apply-live", "--live-only"]).success();
     assert_eq!(host.version_of("hello-svc"), "2");
     assert_ne!(host.version_of("dbus"), "999");
+    assert_eq!(host.json(0, ["status"])["awaits_boot"], json!(null));
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apt_ostree_proto::service::UnitAction;
-use apt_ostree_proto::{CommitId, PlanId, PointName, TransactionId, UnitName};
+use apt_ostree_proto::{CommitId, PackageName, PlanId, PointName, TransactionId, UnitName};
 
 use super::unattended;
-use crate::port::{DeltaSource, HookKind, Host, PortResult, TreeMetadata};
+use crate::port::{DeltaSource, HookKind, Host, PortResult, RebootAdvice, TreeMetadata};
 
 /// Longer than any unit that is up takes to be found up.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,6 +36,11 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.mounts.stack().await?;
     host.mounts.look().await?;
     host.mounts.protect().await?;
+    let (name, none) = (PackageName::parse("exercise"), Vec::new());
+    let names = name.into_iter().collect::<Vec<_>>();
+    let waiting = RebootAdvice { waiting: names.clone(), withdrawn: none.clone() };
+    host.files.advise_reboot(&waiting).await?;
+    host.files.advise_reboot(&RebootAdvice { waiting: none, withdrawn: names }).await?;
     host.files.identify(&[file.clone(), "there/is/none".into()]).await?;
 
     let state = host.tree.state().await?;

@@ -5,7 +5,9 @@ use async_trait::async_trait;
 
 use super::{Checked, Promise, unheard};
 use crate::context::StepContext;
-use crate::port::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement, PortResult};
+use crate::port::{
+    Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement, PortResult, RebootAdvice,
+};
 
 impl Checked {
     /// What there is now at the paths of a delta that can be looked at.
@@ -85,6 +87,13 @@ impl Files for Checked {
         }
         let again = self.host.files.discard(transaction);
         self.again(Promise::DiscardTwice, &(), again, || self.trees()).await;
+        Ok(())
+    }
+
+    async fn advise_reboot(&self, advice: &RebootAdvice) -> PortResult<()> {
+        self.host.files.advise_reboot(advice).await?;
+        let again = self.host.files.advise_reboot(advice);
+        self.again(Promise::AdviceTwice, &(), again, || self.trees()).await;
         Ok(())
     }
 

@@ -55,6 +55,7 @@ promises! {
     LogsTwice => "files.append_logs: a second call is as good as one",
     DiscardOnly => "files.discard: live files stay",
     DiscardTwice => "files.discard: a second call changes nothing",
+    AdviceTwice => "files.advise_reboot: idempotent, and changes no tree",
     IdentifyEach => "files.identify: one answer for each path, the same when asked again",
 
     StateTwice => "tree.state: the same when asked again",

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use actix::{Handler, Message, ResponseFuture};
-use apt_ostree_proto::request::{Caller, Target};
+use apt_ostree_proto::request::{Caller, Target, When};
 use apt_ostree_proto::status::Phase;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::{Notify, oneshot};
@@ -99,6 +99,9 @@ impl Confirmation {
 /// For how many seconds the update that is asked for waits for its confirmation, if for any. A
 /// rollback waits only where that is asked for: it is what a host is rescued with.
 pub(super) fn timeout_of(begin: &BeginTransaction, settings: &Settings) -> Option<u32> {
+    if begin.request.when == When::NextBoot {
+        return None;
+    }
     let of_host = || {
         let is_rollback = matches!(begin.request.target, Target::Before(_));
         let timeout = settings.confirm_timeout.filter(|_| !is_rollback)?;

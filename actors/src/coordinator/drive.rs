@@ -1,7 +1,8 @@
 //! One transaction, from its log to its end. What it tells meanwhile is in `reporting`, how it waits
-//! for its confirmation in `confirm`.
+//! for its confirmation in `confirm`, and what it leaves to the next boot in `following`.
 
 mod confirm;
+mod following;
 mod reporting;
 
 use std::time::Duration;
@@ -366,6 +367,10 @@ impl Drive {
         .await
     }
 
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     async fn finish(&mut self, outcome: Outcome) -> Result<HistoryRecord, Failure> {
         let outcome = match outcome {
             Outcome::Committed if self.is_forced() => Outcome::Forced,
@@ -375,9 +380,7 @@ impl Drive {
             self.progress.complete();
         }
         self.run_last_hooks(outcome).await;
-        let record = self.record(outcome);
-        let (written, entry) = (record.clone(), Entry::new(Mark::Finished(outcome)));
-        self.parts.journal.write(move |journal| journal.finish(&written, &entry)).await?;
+        let record = self.end_in_journal(outcome).await?;
         told::ended(&record);
         self.enter(Phase::Finished(outcome));
         Ok(record)
@@ -409,6 +412,7 @@ impl Drive {
             units: committed.map(|c| c.services.effects.clone()).unwrap_or_default(),
             steps: durations(&self.entries),
             warnings: self.facts.warnings.clone(),
+            followed_by: None,
         }
     }
 

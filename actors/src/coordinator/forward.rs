@@ -8,7 +8,7 @@ use actix::{Actor, Addr, Handler, Message};
 use apt_ostree_proto::plan::{Plan, SpaceNeed, TreeSource};
 use apt_ostree_proto::request::Target;
 use apt_ostree_proto::step::Step;
-use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId, UnitName};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -48,7 +48,20 @@ where
     })
 }
 
+/// What a rollback undoes.
+struct Undone {
+    /// What was changed besides `/usr`, newest first.
+    deltas: Vec<Delta>,
+    /// The commit that ran before.
+    base: Option<CommitId>,
+}
+
 impl Drive {
+    /// Whether it changes what runs: else it takes effect with the next boot.
+    pub(super) fn is_live(&self) -> bool {
+        self.steps().contains(&Step::Switch)
+    }
+
     /// What must be durable before the step begins.
     pub(super) async fn undo_information(
         &mut self,
@@ -100,14 +113,16 @@ impl Drive {
             ));
         }
         let goal = self.goal(workers).await?;
-        let (refresh, restart) = (self.request.refresh, self.request.restart);
+        let (refresh, restart, when) =
+            (self.request.refresh, self.request.restart, self.request.when);
         let refresh = refresh && self.request.plan.is_none();
         let base = host.running;
         let package = workers.package.clone();
         let strategies = self.parts.settings.strategies.clone();
         let plan = self
             .reporting(async move |context| {
-                ask(&package, MakePlan { base, goal, refresh, restart, strategies, context }).await
+                ask(&package, MakePlan { base, goal, refresh, restart, when, strategies, context })
+                    .await
             })
             .await
             .map_err(|failure| self.tree_is_gone(failure))?;
@@ -140,31 +155,27 @@ impl Drive {
             }
             Target::Pending => Goal::Tree(TreeSource::Commit { commit: find(None).await? }),
             Target::Before(id) => {
-                let undone = self.undone(*id).await?;
-                let commit = undone.last().and_then(|(_, base)| base.clone());
-                let commit = commit.ok_or_else(|| not_undoable(*id))?;
+                let commit = self.undone(*id).await?.base.ok_or_else(|| not_undoable(*id))?;
                 Goal::Tree(TreeSource::Before { transaction: *id, commit })
             }
         })
     }
 
-    /// The kept transactions from the newest down to `id`, each with what it changed besides `/usr`
-    /// and the commit that ran before.
-    async fn undone(
-        &self,
-        id: TransactionId,
-    ) -> Result<Vec<(Delta, Option<apt_ostree_proto::CommitId>)>, Failure> {
+    /// What the kept transactions from the newest down to `id` did. What only waits for the next boot has
+    /// done nothing yet.
+    async fn undone(&self, id: TransactionId) -> Result<Undone, Failure> {
         self.parts
             .journal
             .with(move |journal| {
-                let mut undone = Vec::new();
-                for record in journal.kept_since(id)? {
+                let kept = journal.kept_since(id)?;
+                let base = kept.last().ok_or_else(|| not_undoable(id))?.base.clone();
+                let mut deltas = Vec::new();
+                for record in journal.in_effect(kept)? {
                     let recorded = journal.recorded(record.id)?.ok_or_else(|| not_undoable(id))?;
                     let facts = super::facts::Facts::of(&recorded.entries);
-                    let committed = facts.committed.ok_or_else(|| not_undoable(id))?;
-                    undone.push((committed.delta, record.base));
+                    deltas.push(facts.committed.ok_or_else(|| not_undoable(id))?.delta);
                 }
-                if undone.is_empty() { Err(not_undoable(id)) } else { Ok(undone) }
+                Ok(Undone { deltas, base })
             })
             .await
     }
@@ -252,13 +263,16 @@ impl Drive {
         let (restart, force) = (self.request.restart, self.request.force);
         let strategies = self.parts.settings.strategies.clone();
         let reads = self.parts.settings.reads.clone();
-        let workers = workers.clone();
+        let (workers, is_live) = (workers.clone(), self.is_live());
         let committed = self
             .reporting(async move |context| {
                 let request = CommitTree { base: plan.base, source, context: context.clone() };
                 let (tree, delta) = ask(&workers.overlay, request).await?;
                 if !force {
                     refuse_live_data(&delta)?;
+                }
+                if !is_live {
+                    return Ok(Committed { tree, delta, services: ServicePlan::default() });
                 }
                 let etc_changed = changed_in_etc(&delta);
                 let configured =
@@ -298,7 +312,7 @@ impl Drive {
             TreeSource::Commit { commit } => NewTree::Commit(commit.clone()),
             TreeSource::Before { transaction, commit } => NewTree::Before {
                 commit: commit.clone(),
-                deltas: self.undone(*transaction).await?.into_iter().map(|(d, _)| d).collect(),
+                deltas: self.undone(*transaction).await?.deltas,
             },
         })
     }
@@ -376,14 +390,17 @@ impl Drive {
     }
 
     async fn deploy(&mut self, workers: &Workers) -> Result<(), Failure> {
-        let tree = self.committed()?.tree.clone();
+        let (tree, is_live) = (self.committed()?.tree.clone(), self.is_live());
         let overlay = workers.overlay.clone();
         // As the status says: a daemon that is asked to stop lets the pivot end, one way or the other.
         self.reporting(async move |context| {
             let context = context.uncancellable();
-            ask(&overlay, DeployTree { tree, context }).await
+            ask(&overlay, DeployTree { tree, is_live, context }).await
         })
         .await?;
+        if !is_live {
+            return Ok(());
+        }
         // The pivot is behind; what is missing is made up for after a reboot.
         ask(&workers.service, AllowShutdown).await
     }

@@ -61,7 +61,7 @@ pub(super) async fn look(parts: &Parts) -> Result<Outdated, Failure> {
 /// is of it.
 fn changes_since(journal: &Journal, boot: Option<&BootId>) -> Result<Vec<TreeChange>, Failure> {
     let mut changes = Vec::new();
-    for record in journal.newest_kept(UPDATES_KEPT)? {
+    for record in journal.newest_in_effect(UPDATES_KEPT)? {
         let Some(recorded) = journal.recorded(record.id)? else { continue };
         if boot.is_none() || recorded.boot.as_ref() != boot {
             break;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use actix::{Handler, Message, MessageResult, ResponseFuture};
-use apt_ostree_proto::plan::Plan;
+use apt_ostree_proto::package::{PackageChange, UpdateClass};
+use apt_ostree_proto::plan::{Plan, Refusal};
 use apt_ostree_proto::record::{HistoryEntry, HistoryRecord};
 use apt_ostree_proto::request::Target;
-use apt_ostree_proto::status::{HostState, LostJournal, TransactionStatus};
+use apt_ostree_proto::status::{AwaitsBoot, HostState, LostJournal, TransactionStatus};
 use apt_ostree_proto::{ErrorCode, Failure, PlanId, TransactionId};
 use tokio::sync::watch;
 
@@ -62,18 +63,21 @@ impl Handler<DescribeState> for Coordinator {
             })?;
             let host = ask(&workers.overlay, DescribeHost).await?;
             let running = host.running.clone();
-            let (last, stuck, lost, points, kept, lacked) = parts
+            let (last, stuck, lost, points, kept, lacked, waiting) = parts
                 .journal
                 .with(move |journal| {
                     let (stuck, lost) = (journal.stuck()?.is_some(), journal.loss()?);
                     let (points, kept) = (journal.points()?, journal.kept_updates()?);
                     let lacked = recovery::lacked_by(journal, &running)?;
-                    Ok((journal.history(1)?, stuck, lost, points, kept, lacked))
+                    let waiting = journal.awaiting_boot()?;
+                    Ok((journal.history(1)?, stuck, lost, points, kept, lacked, waiting))
                 })
                 .await?;
             // What is being done right now is no choice of anybody's.
             let lacked = if transaction.is_some() { Vec::new() } else { lacked };
             let last = last.into_iter().next();
+            let boots_next = |record: &HistoryRecord| record.commit.as_ref() == Some(&host.next);
+            let awaits_boot = waiting.filter(boots_next).map(awaits_boot);
             let stuck = stuck || lost.as_ref().is_some_and(LostJournal::is_suspect);
             Ok(HostState {
                 os_name: host.os_name,
@@ -89,8 +93,23 @@ impl Handler<DescribeState> for Coordinator {
                 points,
                 kept,
                 left_out: lacked.into_iter().map(|record| record.id).collect(),
+                awaits_boot,
             })
         })
+    }
+}
+
+fn awaits_boot(record: HistoryRecord) -> AwaitsBoot {
+    let waits = record.changes.iter().filter(|change| change.class != UpdateClass::Live);
+    let reason = |change: &PackageChange| Refusal {
+        subject: change.name.to_string(),
+        reason: change.next_boot_reason().to_owned(),
+    };
+    AwaitsBoot {
+        id: record.id,
+        reasons: waits.map(reason).collect(),
+        packages: record.changes.len(),
+        title: record.title,
     }
 }
 

@@ -8,6 +8,7 @@
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::record::HistoryRecord;
+use apt_ostree_proto::request::When;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{CommitId, ErrorCode, Failure, TransactionId};
 
@@ -15,7 +16,7 @@ use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
 use super::{Parts, deadline, inspect};
-use crate::journal::{Entry, Journal, LONGEST_WAY_BACK, Payload, Recorded};
+use crate::journal::{Committed, Entry, Journal, LONGEST_WAY_BACK, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::port::Delta;
 use crate::saga::{Abort, Legacy, Mark, is_past_pivot, legacy};
@@ -104,7 +105,7 @@ pub(super) fn lacked_by(
     journal: &Journal,
     commit: &CommitId,
 ) -> Result<Vec<HistoryRecord>, Failure> {
-    let mut kept = journal.newest_kept(LONGEST_WAY_BACK)?;
+    let mut kept = journal.newest_in_effect(LONGEST_WAY_BACK)?;
     let leads_to_it = |newest: &HistoryRecord| newest.commit.as_ref() == Some(commit);
     let oldest = kept.iter().position(|record| record.base.as_ref() == Some(commit));
     match oldest {
@@ -128,6 +129,26 @@ pub fn left_out(
         left_out.push((record.id, committed.delta));
     }
     Ok(left_out)
+}
+
+/// What goes with the booted tree besides `/usr`, where the update that led to it was to take effect with
+/// the next boot, and has not yet. Changes nothing.
+pub fn waits_for(
+    journal: &Journal,
+    booted: &CommitId,
+) -> Result<Option<(TransactionId, Delta)>, Failure> {
+    let of_record = journal.awaiting_boot()?.map(|record| record.id);
+    // One whose daemon did not live to write its end down.
+    let unfinished = journal.unfinished()?.into_iter().rev();
+    let mut at_boot = unfinished.filter(|recorded| recorded.request.when == When::NextBoot);
+    let Some(id) = at_boot.next().map(|recorded| recorded.id).or(of_record) else {
+        return Ok(None);
+    };
+    let recorded = journal.recorded(id)?;
+    let committed = recorded.and_then(|recorded| Facts::of(&recorded.entries).committed);
+    let is_applied = journal.applied_at_boot()?.contains(&id);
+    let goes_with_it = |committed: &Committed| committed.tree.commit == *booted && !is_applied;
+    Ok(committed.filter(goes_with_it).map(|committed| (id, committed.delta)))
 }
 
 /// Once its undo is done the steps before may be undone too, whatever boots next.

@@ -19,10 +19,10 @@ impl Drive {
         let settings = self.parts.settings.as_ref().clone();
         let retention =
             self.parts.journal.with(move |journal| retention(journal, &settings, this)).await?;
-        let overlay = workers.overlay.clone();
+        let (overlay, advice) = (workers.overlay.clone(), self.reboot_advice().await?);
         let kept = self
             .reporting(async move |context| {
-                ask(&overlay, FinalizeTree { commit, retention, context }).await
+                ask(&overlay, FinalizeTree { commit, retention, advice, context }).await
             })
             .await?;
         self.parts.journal.write(move |journal| journal.set_kept_updates(&kept)).await

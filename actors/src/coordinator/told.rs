@@ -10,6 +10,7 @@ use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{Failure, TransactionId};
 
 use super::BeginTransaction;
+use crate::journal::Recorded;
 use crate::saga::Abort;
 
 /// A transaction began.
@@ -35,6 +36,13 @@ pub(super) fn begun(id: TransactionId, begin: &BeginTransaction) {
         uid,
         "transaction {id}: {kind}, for user {uid}: {title}"
     );
+}
+
+/// Says that a transaction begins with what another one has left.
+pub(super) fn follows(begun: &Recorded) {
+    let (id, title, uid) = (begun.id, &begun.title, begun.caller.uid);
+    let text = format!("transaction {id}: begun, for user {uid}: {title}");
+    tracing::info!(message_id = BEGUN, transaction = id.0, uid, "{text}");
 }
 
 /// Says which step runs or is undone; the end has a line of its own.

@@ -16,8 +16,10 @@ use crate::port::{Delta, FileIdentity, Placement};
 pub struct Record {
     /// The boot that the host is in.
     pub boot: Option<BootId>,
-    /// The updates that were kept, newest first.
+    /// The updates that were kept and have taken effect, newest first.
     pub updates: Vec<RecordedUpdate>,
+    /// The commit of the update that takes effect with the next boot.
+    pub awaits_boot: Option<CommitId>,
     /// How every transaction stands.
     pub fates: BTreeMap<TransactionId, Fate>,
     /// What files of `/etc` are since these updates, by their paths; none where one is gone.
@@ -44,11 +46,14 @@ impl Record {
         let contradictions = journal.contradictions()?;
         let unreadable = journal.unreadable()?;
         let fates = journal.fates()?;
+        let updates = in_effect(journal, fates.updates)?;
+        let awaits_boot = journal.awaiting_boot()?.and_then(|record| record.commit);
         let is_stuck = fates.all.values().any(|fate| *fate == Fate::Stuck);
         Ok(Self {
             boot,
-            etc: etc_of(journal, &fates.updates, &unreadable)?,
-            updates: fates.updates,
+            etc: etc_of(journal, &updates, &unreadable)?,
+            updates,
+            awaits_boot,
             fates: fates.all,
             stuck: if is_stuck { journal.stuck()? } else { None },
             loss: journal.loss()?,
@@ -101,6 +106,16 @@ impl Record {
         let commits = records.flat_map(|record| [&record.commit, &record.base]);
         commits.flatten().cloned().collect()
     }
+}
+
+fn in_effect(
+    journal: &Journal,
+    mut updates: Vec<RecordedUpdate>,
+) -> Result<Vec<RecordedUpdate>, Failure> {
+    let records = updates.iter().map(|update| update.record.clone()).collect();
+    let ids: BTreeSet<_> = journal.in_effect(records)?.iter().map(|record| record.id).collect();
+    updates.retain(|update| ids.contains(&update.record.id));
+    Ok(updates)
 }
 
 /// How many updates an inspection looks back: of so many the logs are kept.

@@ -60,6 +60,7 @@ fn update(id: u64, base: u64, made: u64, changes: Vec<PackageChange>) -> Recorde
         units: Vec::new(),
         steps: Vec::new(),
         warnings: Vec::new(),
+        followed_by: None,
     };
     RecordedUpdate { record, boot: Some(boot()) }
 }

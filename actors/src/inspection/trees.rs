@@ -10,6 +10,7 @@ use crate::port::{CommitCondition, LayerOwner};
 /// What is wrong with commits, refs and deployments.
 pub(super) fn examine(record: &Record, sight: &Sight) -> Vec<Found> {
     let mut found = of_refs(record, sight);
+    found.extend(of_awaited(record, sight));
     let Some((update, commit)) =
         record.newest().and_then(|update| Some((update, update.record.commit.as_ref()?)))
     else {
@@ -18,7 +19,7 @@ pub(super) fn examine(record: &Record, sight: &Sight) -> Vec<Found> {
     };
     let host = &sight.host;
     if host.running == *commit {
-        found.extend(of_running(update, commit, sight));
+        found.extend(of_running(record, update, commit, sight));
     } else if record.is_of_this_boot(update) {
         let expected = format!("commit {}, of update {}", commit.short(), update.record.id);
         let text = format!("commit {}", host.running.short());
@@ -33,17 +34,24 @@ pub(super) fn examine(record: &Record, sight: &Sight) -> Vec<Found> {
 }
 
 /// The newest update's tree runs: it boots next, and the way back is there.
-fn of_running(update: &RecordedUpdate, commit: &CommitId, sight: &Sight) -> Vec<Found> {
+fn of_running(
+    record: &Record,
+    update: &RecordedUpdate,
+    commit: &CommitId,
+    sight: &Sight,
+) -> Vec<Found> {
     let mut found = Vec::new();
     let host = &sight.host;
     if host.foreign_pending {
         let expected = format!("commit {}", commit.short());
         let text = format!("commit {}, deployed by another program", host.next.short());
         found.push(Found::new(FindingKind::PendingDeployment, "the next boot", expected, text));
-    } else if host.next == *commit {
+    } else if record.awaits_boot.is_some() {
+        // It boots next, instead of the tree that runs.
+    } else if host.next != *commit {
+        found.push(not_next(commit, "which runs", sight));
+    } else if is_live(sight) && host.booted != *commit {
         found.extend(of_deployments(commit, sight));
-    } else {
-        found.push(not_next(commit, sight));
     }
     let base = update.record.base.as_ref();
     for (wanted, why) in [(Some(commit), "to run it again"), (base, "to roll it back")] {
@@ -60,12 +68,18 @@ fn of_running(update: &RecordedUpdate, commit: &CommitId, sight: &Sight) -> Vec<
     found
 }
 
-/// A live tree is deployed twice: plainly, for a power cut leaves that, and staged, for a shutdown merges
+/// What takes effect with the next boot boots next.
+fn of_awaited(record: &Record, sight: &Sight) -> Option<Found> {
+    let commit = record.awaits_boot.as_ref().filter(|_| !sight.host.foreign_pending)?;
+    if sight.host.next == *commit {
+        return of_deployments(commit, sight);
+    }
+    Some(not_next(commit, "which takes effect with it", sight))
+}
+
+/// A tree of ours is deployed twice: plainly, for a power cut leaves that, and staged, for a shutdown merges
 /// what was edited in `/etc` since only into such a one.
 fn of_deployments(commit: &CommitId, sight: &Sight) -> Option<Found> {
-    if !is_live(sight) || sight.host.booted == *commit {
-        return None;
-    }
     let has = |staged: bool| {
         sight.trees.deployments.iter().any(|one| one.commit == *commit && one.staged == staged)
     };
@@ -81,9 +95,9 @@ fn of_deployments(commit: &CommitId, sight: &Sight) -> Option<Found> {
     )
 }
 
-fn not_next(commit: &CommitId, sight: &Sight) -> Found {
+fn not_next(commit: &CommitId, why: &str, sight: &Sight) -> Found {
     let text = format!("commit {}", sight.host.next.short());
-    let expected = format!("commit {commit}, which runs");
+    let expected = format!("commit {commit}, {why}");
     Found::new(FindingKind::NextBoot, "the next boot", expected, text)
         .mended_by(Action::Deploy(commit.clone()))
 }
@@ -97,7 +111,7 @@ fn of_unrecorded(record: &Record, sight: &Sight) -> Option<Found> {
     let is_unrecorded = !record.fates.contains_key(id) && record.loss.is_some();
     let running = &sight.host.running;
     let is_next = sight.host.next == *running || sight.host.foreign_pending;
-    (is_unrecorded && !is_next).then(|| not_next(running, sight))
+    (is_unrecorded && !is_next).then(|| not_next(running, "which runs", sight))
 }
 
 fn of_refs(record: &Record, sight: &Sight) -> Vec<Found> {

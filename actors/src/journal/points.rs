@@ -227,7 +227,7 @@ fn malformed(index: usize, error: apt_ostree_proto::id::InvalidName) -> rusqlite
     rusqlite::Error::FromSqlConversionFailure(index, kind, Box::new(error))
 }
 
-fn id_of(id: i64) -> TransactionId {
+pub(super) fn id_of(id: i64) -> TransactionId {
     TransactionId(id.unsigned_abs())
 }
 

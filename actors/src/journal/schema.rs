@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS kept_updates (
     commit_id TEXT NOT NULL,
     bytes INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS applied_at_boot (
+    transaction_id INTEGER PRIMARY KEY
+);
 CREATE TABLE IF NOT EXISTS host (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL

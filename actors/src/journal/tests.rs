@@ -29,6 +29,7 @@ pub(crate) fn finished(id: TransactionId, outcome: Outcome) -> HistoryRecord {
         units: Vec::new(),
         steps: Vec::new(),
         warnings: Vec::new(),
+        followed_by: None,
     }
 }
 

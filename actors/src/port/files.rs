@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use apt_ostree_proto::{CommitId, Sha256, TransactionId};
+use apt_ostree_proto::{CommitId, PackageName, Sha256, TransactionId};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,21 @@ pub trait Files: std::fmt::Debug {
     /// Removes the transaction's staging areas and kept files. Idempotent.
     async fn discard(&self, transaction: TransactionId) -> PortResult<()>;
 
+    /// Tells everybody by `/run/reboot-required` and `/run/reboot-required.pkgs` which packages wait for
+    /// the next boot, and which do not any more. What others have there stays. Idempotent.
+    async fn advise_reboot(&self, advice: &RebootAdvice) -> PortResult<()>;
+
     /// What is at these paths below `/etc` now, in their order; none where nothing is. Only reads.
     async fn identify(&self, paths: &[PathBuf]) -> PortResult<Vec<Option<FileIdentity>>>;
+}
+
+/// Which packages wait for the next boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RebootAdvice {
+    /// Those that do.
+    pub waiting: Vec<PackageName>,
+    /// Those that did.
+    pub withdrawn: Vec<PackageName>,
 }
 
 /// Where a delta comes from.

@@ -65,6 +65,7 @@ impl SimDisk {
             guards: BTreeSet::new(),
             pins: BTreeSet::new(),
             files: BTreeMap::from([(conf, sim_file(1))]),
+            awaiting_boot: BTreeSet::new(),
             writable: false,
             lost_refs: BTreeSet::new(),
             spoilt: BTreeSet::new(),
@@ -118,6 +119,7 @@ impl SimDisk {
         state.collapsed = false;
         state.guards.clear();
         state.pins.clear();
+        state.awaiting_boot.clear();
         if let Some(staged) = state.staged.take() {
             state.deployed.retain(|commit| *commit != staged);
             state.deployed.insert(0, staged);

@@ -25,11 +25,14 @@ use crate::port::{
 const CONTENT: &[u8] = b"a simulated package";
 
 /// A simulated package manager with its repository, downloads and sandbox: one package, `app`, that
-/// can be upgraded, and whose postinst restarts `app.service`.
+/// can be upgraded, and whose postinst restarts `app.service`; and another, `kernel`, that takes effect
+/// with the next boot, once there is a newer one.
 #[derive(Debug, Default)]
 pub struct SimPackages {
     faults: RefCell<Faults>,
     up_to_date: Cell<bool>,
+    newer_kernel: Cell<bool>,
+    app_needs_kernel: Cell<bool>,
     locked: Cell<bool>,
     fails_tests: Cell<bool>,
     /// Whose running tree says what is installed.
@@ -57,6 +60,12 @@ impl SimPackages {
         self.up_to_date.set(up_to_date);
     }
 
+    /// Sets whether there is a newer kernel; whether the newer application needs it.
+    pub fn set_newer_kernel(&self, is_there: bool, is_needed: bool) {
+        self.newer_kernel.set(is_there);
+        self.app_needs_kernel.set(is_needed);
+    }
+
     /// Sets whether tests of what is installed fail.
     pub fn set_fails_tests(&self, fails: bool) {
         self.fails_tests.set(fails);
@@ -77,9 +86,22 @@ impl SimPackages {
         faults.around(name, async { effect() }).await
     }
 
-    fn resolution(&self) -> PortResult<Resolution> {
-        let changes = if self.up_to_date.get() { Vec::new() } else { vec![upgrade()?] };
-        Ok(Resolution { changes, ..Resolution::default() })
+    fn resolution(&self, selection: &Selection, kept: &[PackageName]) -> PortResult<Resolution> {
+        let is_wanted = |change: &PackageChange| {
+            let is_named = selection.upgrade.iter().any(|spec| spec.name == change.name);
+            selection.is_whole_upgrade() || is_named
+        };
+        let is_kept = |change: &PackageChange| kept.contains(&change.name);
+        let app = Some(upgrade()?).filter(|app| !self.up_to_date.get() && is_wanted(app));
+        let kernel = Some(kernel()?).filter(|_| self.newer_kernel.get());
+        let is_needed = self.app_needs_kernel.get() && kernel.is_some();
+        let kernel = kernel.filter(|kernel| is_wanted(kernel) || (is_needed && app.is_some()));
+        if is_needed && app.is_some() && kernel.as_ref().is_some_and(is_kept) {
+            let text = "app needs a newer kernel";
+            return Err(Failure::new(ErrorCode::Unsatisfiable, text));
+        }
+        let changes = app.into_iter().chain(kernel.filter(|kernel| !is_kept(kernel)));
+        Ok(Resolution { changes: changes.collect(), ..Resolution::default() })
     }
 }
 
@@ -94,24 +116,36 @@ fn odd(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn upgrade() -> PortResult<PackageChange> {
+    upgrade_of("app")
+}
+
+fn upgrade_of(name: &str) -> PortResult<PackageChange> {
     Ok(PackageChange {
-        name: PackageName::parse("app").map_err(odd)?,
+        name: PackageName::parse(name).map_err(odd)?,
         architecture: Architecture::parse("amd64").map_err(odd)?,
         action: Action::Upgrade,
         old_version: Some(Version::parse("1").map_err(odd)?),
         new_version: Some(Version::parse("2").map_err(odd)?),
-        source: "app".to_owned(),
+        source: name.to_owned(),
         automatic: false,
         origin: Origin { trusted: true, ..Origin::default() },
         installed_growth_bytes: 0,
         class: UpdateClass::Live,
         class_reason: None,
         file: Some(PackageFile {
-            uris: vec!["http://archive.invalid/app.deb".to_owned()],
-            cache_name: "app_2_amd64.deb".to_owned(),
+            uris: vec![format!("http://archive.invalid/{name}.deb")],
+            cache_name: format!("{name}_2_amd64.deb"),
             sha256: digest()?,
             size_bytes: CONTENT.len() as u64,
         }),
+    })
+}
+
+fn kernel() -> PortResult<PackageChange> {
+    Ok(PackageChange {
+        class: UpdateClass::NextBoot,
+        class_reason: Some("the running kernel cannot be exchanged".to_owned()),
+        ..upgrade_of("kernel")?
     })
 }
 
@@ -123,20 +157,23 @@ impl Packages for SimPackages {
 
     async fn resolve(
         &self,
-        _: &Selection,
-        _: &[PackageName],
+        selection: &Selection,
+        kept: &[PackageName],
         _: &StepContext,
     ) -> PortResult<Resolution> {
-        self.call("packages.resolve", || self.resolution()).await
+        self.call("packages.resolve", || self.resolution(selection, kept)).await
     }
 
     async fn difference(
         &self,
-        _: &CommitId,
+        old: &CommitId,
         new: &CommitId,
         _: &StepContext,
     ) -> PortResult<Vec<PackageChange>> {
         self.call("packages.difference", || {
+            if old == new {
+                return Ok(Vec::new());
+            }
             let mut change = upgrade()?;
             if *new == sim_commit(1) {
                 change.action = Action::Downgrade;
@@ -209,12 +246,14 @@ impl Http for SimPackages {
 
 #[async_trait(?Send)]
 impl Archive for SimPackages {
-    async fn inspect(&self, _: &Path, _: &StepContext) -> PortResult<ArchiveContents> {
+    async fn inspect(&self, path: &Path, _: &StepContext) -> PortResult<ArchiveContents> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let package = name.split('_').next().unwrap_or_default().to_owned();
         self.call("archive.inspect", || {
             Ok(ArchiveContents {
                 sha256: digest()?,
                 size_bytes: CONTENT.len() as u64,
-                package: "app".to_owned(),
+                package,
                 version: "2".to_owned(),
                 architecture: "amd64".to_owned(),
                 forbidden: Vec::new(),

@@ -19,7 +19,8 @@ use super::Options;
 pub trait Manager {
     /// Begins an update and answers its transaction at once. Options: `packages`, `install`,
     /// `remove` (`as`), `target` (`s`: a commit or `pending`), `plan` (`s`), `restart` (`s`:
-    /// `as-packages-ask`, `affected`, `never`), `force`, `refresh`, `dry-run` (`b`),
+    /// `as-packages-ask`, `affected`, `never`), `when` (`s`: `soonest`, `live`, `next-boot`),
+    /// `force`, `refresh`, `dry-run` (`b`),
     /// `confirm-timeout` (`u`: seconds, 5 to 86400; 0 asks for no confirmation).
     fn apply_live(&self, options: &Options<'_>) -> zbus::Result<OwnedObjectPath>;
 

@@ -161,6 +161,12 @@ impl Repository {
         PathBuf::from(run_script("newer.sh", arguments, &[]))
     }
 
+    /// A package that takes effect with the next boot, by its name and version: see `boot-toy/build.sh`.
+    pub(crate) fn boot_package(package: &str) -> PathBuf {
+        run_script("boot-toy/build.sh", [""; 0], &[]);
+        built(&format!("boot-toy/{package}_"))
+    }
+
     /// A package that must be refused, by what is wrong with it: see `broken/build.sh`.
     pub(crate) fn broken(reason: &str) -> Self {
         run_script("broken/build.sh", [""; 0], &[]);

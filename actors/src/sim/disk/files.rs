@@ -8,7 +8,9 @@ use async_trait::async_trait;
 
 use super::{DiskState, SimDisk};
 use crate::context::StepContext;
-use crate::port::{Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement, PortResult};
+use crate::port::{
+    Delta, DeltaEntry, DeltaSource, FileIdentity, Files, Placement, PortResult, RebootAdvice,
+};
 
 #[async_trait(?Send)]
 impl Files for SimDisk {
@@ -49,6 +51,17 @@ impl Files for SimDisk {
     async fn discard(&self, transaction: TransactionId) -> PortResult<()> {
         self.call("files.discard", |state| {
             state.kept_files.remove(&transaction);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn advise_reboot(&self, advice: &RebootAdvice) -> PortResult<()> {
+        self.call("files.advise_reboot", |state| {
+            for package in &advice.withdrawn {
+                state.awaiting_boot.remove(package);
+            }
+            state.awaiting_boot.extend(advice.waiting.iter().cloned());
             Ok(())
         })
         .await

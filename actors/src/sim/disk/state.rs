@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PointName, TransactionId};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, PointName, TransactionId};
 
 use crate::port::{Delta, FileIdentity, Placement, PortResult};
 
@@ -38,6 +38,8 @@ pub struct DiskState {
     pub pins: BTreeSet<TransactionId>,
     /// Files below `/etc` and `/var`.
     pub files: BTreeMap<(Placement, PathBuf), FileIdentity>,
+    /// The packages that are said to wait for the next boot.
+    pub awaiting_boot: BTreeSet<PackageName>,
     /// Whether somebody made `/usr` writable.
     pub writable: bool,
     /// Transactions whose refs somebody removed.
