@@ -15,6 +15,7 @@ mod copy;
 mod deployment;
 mod etc_copy;
 mod file;
+mod kernel;
 mod lock;
 mod look;
 mod namespace;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::DebError;
 use super::tarball::{Kind, Member};
+use crate::host::tree::layout::KERNEL_FILES;
 
 /// How many members a package may have; Debian's largest has some 200,000.
 const MOST_MEMBERS: usize = 1_000_000;
@@ -197,6 +198,12 @@ fn join_merged(parts: &[&[u8]]) -> Vec<u8> {
     }
 }
 
+/// Whether a name in `/boot` is one that the tree has beside the kernel's modules.
+fn is_of_kernel(name: &[u8]) -> bool {
+    let begins = |(prefix, _): &(&str, &str)| name.starts_with(prefix.as_bytes());
+    !name.contains(&b'/') && KERNEL_FILES.iter().any(begins)
+}
+
 /// Why a path is outside of the tree; none if it is inside.
 fn outside(path: &[u8], kind: &Kind) -> Option<&'static str> {
     let (first, rest) = match path.iter().position(|byte| *byte == b'/') {
@@ -213,6 +220,7 @@ fn outside(path: &[u8], kind: &Kind) -> Option<&'static str> {
         }
         (None, _) => Some("it is a file in the root directory, which is not part of the tree"),
         (Some(_), _) if TREES.contains(&first) => None,
+        (Some(name), Kind::File) if first == b"boot" && is_of_kernel(&name[1..]) => None,
         (Some(_), _) => {
             Some("it is outside of /usr, /etc and /var, which are all that a tree holds")
         }
@@ -262,6 +270,7 @@ mod tests {
             ("etc/plain", File),
             ("./etc/mtab", link("../proc/self/mounts")),
             ("./var/lib/a/", Directory),
+            ("./boot/vmlinuz-6.1.0-9-amd64", File),
         ];
         assert_eq!(judge(&members), Vec::<String>::new());
     }
@@ -275,6 +284,9 @@ mod tests {
             (vec![("/etc/x", File)], "absolute"),
             (vec![("./opt/x", File)], "outside of /usr"),
             (vec![("./boot/vmlinuz", File)], "outside of /usr"),
+            (vec![("./boot/vmlinuz-1/x", File)], "outside of /usr"),
+            (vec![("./boot/vmlinuz-1", link("../x"))], "outside of /usr"),
+            (vec![("./boot/grub/grub.cfg", File)], "outside of /usr"),
             (vec![("./home/me/", Directory)], "outside of /usr"),
             (vec![("./x", File)], "root directory"),
             (vec![("./lib", link("/tmp"))], "leads elsewhere"),

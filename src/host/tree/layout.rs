@@ -10,6 +10,15 @@ use crate::host::paths;
 pub const SKELETON_DIRECTORIES: &[&str] =
     &["usr", "etc", "var", "proc", "sys", "dev", "run", "tmp", "boot"];
 
+/// What a kernel's package has in `/boot`, each name with the kernel's version at its end, and what OSTree
+/// calls that beside the kernel's modules: ostree-admin-deploy(1).
+pub const KERNEL_FILES: &[(&str, &str)] = &[
+    ("vmlinuz-", "vmlinuz"),
+    ("initrd.img-", "initramfs.img"),
+    ("config-", "config"),
+    ("System.map-", "System.map"),
+];
+
 /// The parts of a staging area.
 #[derive(Clone, Debug)]
 pub struct Stage {

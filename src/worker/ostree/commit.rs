@@ -17,6 +17,7 @@ use ostree::{MutableTree, Repo, RepoFile};
 use super::change::{Overlay, refuse, replace};
 use super::checkout::make_tree;
 use super::conffiles::{self, Pristine};
+use super::kernel::{Kernels, Places};
 use super::lock::open_locked;
 use super::namespace::make_private;
 use super::objects::{shown, write_directory, write_file, write_plain_directory};
@@ -112,9 +113,13 @@ impl StagedChange {
         transaction: TransactionId,
     ) -> Result<(), Failure> {
         let upper = self.stage.upper("usr");
+        let places =
+            Places { root: &self.stage.root(), lower_usr: &self.lower_usr, upper_usr: &upper };
+        let kernels = places.find()?;
         let mut refused: Vec<(PathBuf, String)> = self
             .outside()?
             .into_iter()
+            .filter(|path| !kernels.explains(path))
             .map(|path| (path, "outside /usr, /etc and /var".to_owned()))
             .collect();
         let mut overlay = Overlay::default();
@@ -129,6 +134,7 @@ impl StagedChange {
         if let Some(failure) = refuse(&refused, &upper.join(&self.database)) {
             return Err(failure);
         }
+        self.lay_kernels(repo, &usr, &kernels)?;
         self.lay_conffiles(repo, &usr)?;
         self.lay_users(repo, &usr, transaction)
     }
@@ -155,6 +161,23 @@ impl StagedChange {
             }
         }
         Ok(outside)
+    }
+
+    fn lay_kernels(
+        &self,
+        repo: &Repo,
+        usr: &MutableTree,
+        kernels: &Kernels,
+    ) -> Result<(), Failure> {
+        for (from, to) in &kernels.moved {
+            let file = self.stage.root().join("boot").join(from);
+            let status = fs::symlink_metadata(&file).map_err(|error| {
+                Failure::caused(ErrorCode::CommitFailed, "a staged kernel cannot be read", &error)
+            })?;
+            let checksum = write_file(repo, &file, &status)?;
+            self.put(repo, usr, to, &checksum)?;
+        }
+        kernels.removed.iter().try_for_each(|path| remove(usr, path))
     }
 
     fn lay_conffiles(&self, repo: &Repo, usr: &MutableTree) -> Result<(), Failure> {
