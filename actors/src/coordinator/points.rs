@@ -62,11 +62,11 @@ async fn name_point(parts: Parts, request: NamePoint) -> Result<Point, Failure> 
     let NamePoint { name, after, caller } = request;
     let workers = workers(&parts).await?;
     let (after, commit) = if let Some(id) = after {
-        (id, parts.journal.with(move |journal| commit_after(journal, id)).await?)
+        (id, parts.journal.with(move |journal| state_after(journal, id)).await?)
     } else {
         let host = ask(&workers.overlay, DescribeHost).await?;
-        let standing = parts.journal.with(Journal::standing).await?;
-        (standing.kept.first().copied().unwrap_or(TransactionId(0)), host.running)
+        let newest = parts.journal.with(|journal| journal.newest_in_effect(1)).await?;
+        (newest.first().map_or(TransactionId(0), |record| record.id), host.running)
     };
     let named_seconds = seconds_now();
     let point = Point { name, after, commit, named_seconds, uid: caller.uid };
@@ -110,6 +110,17 @@ async fn workers(parts: &Parts) -> Result<Workers, Failure> {
         Failure::caused(ErrorCode::Internal, "the supervisor is gone", &error)
     };
     parts.supervisor.send(GetWorkers).await.map_err(gone)
+}
+
+/// The same of an update that has taken effect: nobody was ever in the state that another leads to.
+fn state_after(journal: &Journal, id: TransactionId) -> Result<CommitId, Failure> {
+    let commit = commit_after(journal, id)?;
+    let record = journal.record(id)?.into_iter().collect();
+    if journal.in_effect(record)?.is_empty() {
+        let text = format!("transaction {id} has not taken effect: it was to come with a boot");
+        return Err(Failure::new(ErrorCode::NotFound, text));
+    }
+    Ok(commit)
 }
 
 /// The commit that an update led to.

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use apt_ostree_actors::coordinator::{BeginTransaction, DescribeState, NewestUpdate, ReadPlan};
+use apt_ostree_actors::coordinator::{
+    BeginTransaction, DescribeState, NamePoint, NewestUpdate, ReadPlan,
+};
 use apt_ostree_actors::sim::{DiskState, Faults, SimHost, sim_commit};
 use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::HistoryRecord;
-use apt_ostree_proto::request::{Selection, Target, UpdateRequest, When};
+use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest, When};
 use apt_ostree_proto::status::{HostState, Outcome};
-use apt_ostree_proto::{CommitId, ErrorCode, PackageName, TransactionId};
+use apt_ostree_proto::{CommitId, ErrorCode, PackageName, PointName, TransactionId};
 
 use crate::daemon::{
     Daemon, FIRST, Golden, begin_upgrade, directory, golden_of, in_system, live_through_with,
@@ -112,6 +114,23 @@ fn an_update_after_it_does_not_lose_what_waits() {
         assert_eq!(back.commit, live.base);
         assert!(back.followed_by.is_none());
         assert!(state_of(&daemon).await.awaits_boot.is_none());
+    });
+}
+
+#[test]
+fn a_point_is_named_after_what_has_taken_effect() {
+    in_system(async {
+        let (host, state) = host_with_newer_kernel();
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        daemon.update().await;
+        daemon.end(SECOND).await;
+        let name = |name: &str, after| {
+            let (name, caller) = (PointName::parse(name).unwrap(), Caller::default());
+            daemon.coordinator.send(NamePoint { name, after, caller })
+        };
+        assert_eq!(name("now", None).await.unwrap().unwrap().after, FIRST);
+        let refused = name("then", Some(SECOND)).await.unwrap().unwrap_err();
+        assert!(refused.message.contains("not taken effect"), "{refused}");
     });
 }
 
