@@ -308,13 +308,6 @@ impl Journal {
         })
     }
 
-    /// Of those, the newest `limit` that have taken effect, newest first.
-    pub fn newest_in_effect(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
-        let mut kept = self.in_effect(self.newest_kept(RECORDS_KEPT)?)?;
-        kept.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(kept)
-    }
-
     /// The newest update that was kept and not rolled back since.
     pub fn newest_update(&self) -> Result<Option<HistoryRecord>, Failure> {
         let standing = self.standing()?;
@@ -331,12 +324,20 @@ impl Journal {
 
     /// The transactions from the newest down to `id` that changed the host and were kept.
     pub fn kept_since(&self, id: TransactionId) -> Result<Vec<HistoryRecord>, Failure> {
-        let mut kept = self.newest_kept(RECORDS_KEPT)?;
-        kept.retain(|record| record.id >= id);
-        match kept.last() {
-            Some(oldest) if oldest.id == id => Ok(kept),
-            _ => Ok(Vec::new()),
-        }
+        let kept: Vec<HistoryRecord> = self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT record FROM transactions WHERE outcome IN (?1, ?2) AND id >= ?3
+                     ORDER BY id DESC",
+                )?
+                .query_map(
+                    params![Outcome::Committed.name(), Outcome::Forced.name(), sql_id(id)],
+                    |row| column(row, 0),
+                )?
+                .collect()
+        })?;
+        let has_it = kept.last().is_some_and(|oldest: &HistoryRecord| oldest.id == id);
+        Ok(if has_it { kept } else { Vec::new() })
     }
 
     /// The newest plan with this id, where it was made on this host and is not too old to be kept.

@@ -26,7 +26,7 @@ const FOOTPRINT: &str = "daemon=$(systemctl show --property=MainPID --value apt-
     echo descriptors $(ls /proc/$daemon/fd | wc -l)
     echo descriptors-of-init $(ls /proc/1/fd | wc -l)
     echo threads $(ls /proc/$daemon/task | wc -l)
-    echo memory $(awk '/^VmRSS/ { print $2 }' /proc/$daemon/status)
+    echo memory $(awk '/^RssAnon/ { print $2 }' /proc/$daemon/status)
     echo deployments $(ls -d /ostree/deploy/debian/deploy/*.0 /ostree/deploy/debian/deploy/*.[1-9]* 2> /dev/null | wc -l)
     echo references $(find /ostree/repo/refs -type f | wc -l)
     echo objects $(find /ostree/repo/objects -type f | wc -l)

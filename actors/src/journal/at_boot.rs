@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, UpdateRequest, When};
+use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{Failure, TransactionId};
 use rusqlite::params;
 
-use super::{Entry, Journal, id_of, sql_id};
+use super::{Entry, Journal, column, id_of, sql_id};
 
 /// What a transaction that has ended leaves to another one.
 #[derive(Clone, Debug)]
@@ -42,6 +43,30 @@ impl Journal {
             super::end_transaction(&commit, &record, entry)?;
             commit.commit()?;
             Ok(record)
+        })
+    }
+
+    /// The newest `limit` transactions that changed the host, were kept and have taken effect, newest
+    /// first.
+    pub fn newest_in_effect(&self, limit: u32) -> Result<Vec<HistoryRecord>, Failure> {
+        self.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT record FROM transactions WHERE outcome IN (?1, ?2)
+                     AND (json_extract(request, '$.when') IS NOT ?3
+                          OR id IN (SELECT transaction_id FROM applied_at_boot))
+                     ORDER BY id DESC LIMIT ?4",
+                )?
+                .query_map(
+                    params![
+                        Outcome::Committed.name(),
+                        Outcome::Forced.name(),
+                        When::NextBoot.name(),
+                        limit
+                    ],
+                    |row| column(row, 0),
+                )?
+                .collect()
         })
     }
 
