@@ -33,7 +33,7 @@ const READERS: &[Reader] = &[
         files: &["/udev/rules.d/", "/udev/hwdb.bin"],
         restarts: false,
     },
-    // polkit(8)
+    // polkit(8): the one of Debian 12 cannot reload.
     Reader {
         unit: "polkit.service",
         files: &["/polkit-1/actions/", "/polkit-1/rules.d/"],
