@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use apt_ostree_actors::port::{InstallTest, Probes};
 use apt_ostree_actors::service::{Strategies, StrategyRule};
-use apt_ostree_proto::strategy::Strategy;
 use apt_ostree_proto::{ErrorCode, Failure, PackageName, UnitName, UnitPattern};
 use serde::{Deserialize, Serialize};
 
@@ -235,18 +234,12 @@ impl Config {
 
     /// How units get their new code, where that is set.
     pub fn strategies(&self) -> Strategies {
-        let never = |unit: &UnitPattern| StrategyRule {
-            units: unit.clone(),
-            strategy: Strategy::Never,
-            group: None,
+        let configured = |(units, service): (&UnitPattern, &Service)| {
+            let (units, group) = (units.clone(), service.group.clone());
+            service.strategy.map(|strategy| StrategyRule { units, strategy, group })
         };
-        let configured = |(units, service): (&UnitPattern, &Service)| StrategyRule {
-            units: units.clone(),
-            strategy: service.strategy,
-            group: service.group.clone(),
-        };
-        let vetoes = self.services.never_restart.iter().map(never);
-        Strategies::new(vetoes.chain(self.service.iter().map(configured)).collect())
+        let rules = self.service.iter().filter_map(configured).collect();
+        Strategies::new(rules).vetoed(self.services.never_restart.iter().cloned())
     }
 }
 
@@ -286,6 +279,8 @@ pub(crate) fn fuzz(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use apt_ostree_proto::strategy::Strategy;
+
     use super::*;
 
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -325,6 +320,31 @@ mod tests {
         ] {
             let unit = name.parse().unwrap();
             assert_eq!(strategies.strategy(&unit), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_restarts_changes_nothing_about_them_and_a_veto_holds() {
+        let probes = "probes = [{ kind = \"tcp\", port = 5432 }]";
+        let own = format!(
+            "[services]\nnever-restart = [\"web*.service\"]\n\
+             [service.\"postgresql@15.service\"]\n{probes}\n\
+             [service.\"web.service\"]\nstrategy = \"restart\"\n{probes}"
+        );
+        let root = root(&[
+            (
+                "usr/lib/apt-ostree/config.d/10-services.toml",
+                include_str!("../debian/services.toml"),
+            ),
+            ("etc/apt-ostree/config.toml", &own),
+        ]);
+        let config = Config::load(root.path()).unwrap();
+        assert_eq!(config.probes().len(), 2);
+        for (name, expected) in
+            [("postgresql@15.service", Strategy::Defer), ("web.service", Strategy::Never)]
+        {
+            let found = config.strategies().strategy(&name.parse().unwrap());
+            assert_eq!(found, Some(expected), "{name}");
         }
     }
 

@@ -27,8 +27,8 @@ const LOOPBACK: &str = "127.0.0.1";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Service {
-    /// How the units get their new code.
-    pub strategy: Strategy,
+    /// How the units get their new code; none leaves it to what else means them.
+    pub strategy: Option<Strategy>,
     /// With `rolling`: units of one group go one by one. By default the instances of a template.
     pub group: Option<String>,
     /// How one unit is asked whether it is ready. A later fragment's list takes the place of an earlier one's.
@@ -110,7 +110,7 @@ impl Service {
     /// What is wrong with it.
     pub(super) fn complaints(&self, units: &UnitPattern) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        if self.group.is_some() && self.strategy != Strategy::Rolling {
+        if self.group.is_some() && self.strategy != Some(Strategy::Rolling) {
             let text =
                 format!("service.\"{units}\".group is of use only with strategy = \"rolling\"");
             complaints.push(Complaint::new(&["service", units.as_str(), "group"], text));

@@ -63,7 +63,7 @@ impl StrategyRule {
 /// All of these rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strategies {
-    /// The most precise first.
+    /// Vetoes, then the most precise first.
     rules: Vec<StrategyRule>,
 }
 
@@ -72,6 +72,15 @@ impl Strategies {
     pub fn new(mut rules: Vec<StrategyRule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.units.precision()));
         Self { rules }
+    }
+
+    /// These units are never restarted, whatever another rule says of them.
+    #[must_use]
+    pub fn vetoed(mut self, units: impl IntoIterator<Item = UnitPattern>) -> Self {
+        let strategy = Strategy::Never;
+        let vetoes = units.into_iter().map(|units| StrategyRule { units, strategy, group: None });
+        self.rules.splice(0..0, vetoes);
+        self
     }
 
     /// What is set for the unit of that name.
@@ -118,6 +127,9 @@ mod tests {
             let found = strategies.of(&unit(name), &[]).map(|rule| rule.strategy);
             assert_eq!(found, expected, "{name}");
         }
+        let vetoed = strategies.clone().vetoed(["db*.service".parse().unwrap()]);
+        assert_eq!(vetoed.strategy(&unit("db@other.service")), Some(Strategy::Never));
+        assert_eq!(vetoed.strategy(&unit("demo.service")), Some(Strategy::Restart));
         let by_alias = strategies.of(&unit("mysqld.service"), &[unit("db@main.service")]);
         assert_eq!(by_alias.map(|rule| rule.strategy), Some(Strategy::Never));
     }
