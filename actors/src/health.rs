@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use apt_ostree_proto::service::UnitState;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId, UnitName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -212,7 +213,9 @@ async fn check(
     checks: &dyn Checks,
     request: &CheckHealth,
 ) -> PortResult<HealthReport> {
-    let mut report = if request.touched.is_empty() {
+    // What ran and does not any more is judged even if it ended well.
+    let none_ran = !request.baseline.states.values().any(UnitState::is_up);
+    let mut report = if none_ran && request.touched.is_empty() {
         HealthReport::default()
     } else {
         let settled = CancellationToken::new();

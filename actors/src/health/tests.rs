@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use tokio::time::Instant;
 
 use super::*;
@@ -82,6 +84,24 @@ async fn a_unit_that_dies_ends_the_dwell_at_once() {
         assert!(failure.message.contains(part), "{}", failure.message);
     }
     assert!(took < Duration::from_millis(1300), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_ran_and_ends_well_at_once_is_not_healthy_even_if_it_is_the_only_one() {
+    let systemd = SimSystemd::new();
+    let name = unit("x.service");
+    systemd.define(&name, SimUnit::default());
+    systemd.boot(&name);
+    let baseline = record_baseline(&systemd, &["x.service"]).await.unwrap();
+    let behaviour = Behaviour { one_shot: true, ..Behaviour::default() };
+    systemd.define(&name, SimUnit { behaviour, ..SimUnit::default() });
+    systemd.restart(&name, Duration::from_secs(90)).await.unwrap();
+    // It is down, so no step expects it to stay up.
+    let failure = check_health(&systemd, &request(baseline.clone(), &[])).await.unwrap_err();
+    assert!(failure.message.contains("inactive, not active"), "{}", failure.message);
+
+    let none_ran = Baseline { states: BTreeMap::new(), ..baseline };
+    check_health(&systemd, &request(none_ran, &[])).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
