@@ -61,8 +61,12 @@ pub(super) async fn record(
     let usage = usage::read(systemd, &services.cloned().collect::<Vec<_>>()).await;
     let probes = probes_of(systemd, &request.probes, &states).await?;
     let transaction = request.context.transaction;
+    let states_now = &states;
     let asked = stream::iter(probes).map(|(unit, probe)| async move {
-        let failed_before = probes::fails_before(checks, transaction, &probe).await?;
+        // One that does not run cannot answer yet: that tells nothing of the probe.
+        let runs = states_now.get(&unit).is_some_and(UnitState::is_up);
+        let failed_before =
+            if runs { probes::fails_before(checks, transaction, &probe).await? } else { None };
         Ok(UnitProbe { unit, probe, failed_before })
     });
     let asked: Vec<PortResult<UnitProbe>> = asked.buffered(PROBES_AT_ONCE).collect().await;

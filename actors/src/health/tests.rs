@@ -218,6 +218,21 @@ async fn what_had_failed_before_is_warned_of_and_one_lost_answer_is_no_failure()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_unit_that_the_update_starts_first_has_to_get_ready_too() {
+    let (systemd, checks) = (SimSystemd::new(), SimChecks::default());
+    let (name, probe) = (unit("x.service"), probe(CheckLevel::Required));
+    systemd.define(&name, SimUnit::default());
+    checks.set_answers(&probe, &[false]);
+    let probes = Probes::from([(name.clone(), vec![probe.clone()])]);
+    let baseline =
+        baseline::record(&systemd, &checks, &look(&["x.service"], probes)).await.unwrap();
+    systemd.start(&name, Duration::from_secs(90)).await.unwrap();
+    let failure = check(&systemd, &checks, &request(baseline, &["x.service"])).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Unhealthy);
+    assert!(failure.message.contains("not ready"), "{}", failure.message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_probes_of_touched_units_and_of_what_needs_them_are_asked() {
     let (systemd, checks) = (SimSystemd::new(), SimChecks::default());
     let required_by = vec![unit("top.service")];
