@@ -1,13 +1,14 @@
 //! The bus: reads snapshots and sends messages to the coordinator, nothing else.
 //!
 //! Modules in reading order: [`manager`] and [`transaction`] are the interfaces, `options` reads
-//! callers' options, `authority` asks polkit, `attendance` waits with a caller, `relay` turns the coordinator's events into signals,
+//! callers' options, `authority` asks polkit, `attendance` waits with a caller, `listeners` are told what tools print, `relay` turns the coordinator's events into signals,
 //! `refusal` answers for a daemon that cannot serve.
 
 mod activity;
 mod attendance;
 mod authority;
 mod error;
+mod listeners;
 mod manager;
 mod objects;
 mod options;
@@ -55,8 +56,13 @@ async fn put_manager(
     activity: Activity,
     authority: authority::Authority,
 ) -> anyhow::Result<relay::Relay> {
-    let objects =
-        objects::Objects { connection: connection.clone(), coordinator, authority, activity };
+    let objects = objects::Objects {
+        connection: connection.clone(),
+        coordinator,
+        authority,
+        activity,
+        listeners: listeners::Listeners::default(),
+    };
     let manager = manager::Manager::new(objects.clone());
     connection
         .object_server()

@@ -10,6 +10,7 @@ use apt_ostree_proto::record::{FinishedTransaction, HistoryEntry, HistoryRecord}
 use apt_ostree_proto::request::When;
 use apt_ostree_proto::status::{HostState, Outcome};
 use clap::CommandFactory as _;
+use futures_util::StreamExt as _;
 use zbus::Connection;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
@@ -254,9 +255,23 @@ fn ended(global: &Global, record: &HistoryRecord) -> anyhow::Result<u8> {
 
 /// Prints what every transaction tells, until interrupted.
 async fn monitor(global: &Global) -> anyhow::Result<u8> {
-    let (bus, _) = manager().await?;
+    let (bus, manager) = manager().await?;
     let mut signals = Signals::subscribe(&bus).await?;
-    while let Some((path, told)) = signals.next().await? {
+    let mut daemons = manager.inner().receive_owner_changed().await?;
+    follow_log(&manager).await;
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = signals.next() => next?,
+            Some(daemon) = daemons.next() => {
+                // It came since, and knows of no listener yet.
+                if daemon.is_some() {
+                    follow_log(&manager).await;
+                }
+                continue;
+            }
+        };
+        let Some((path, told)) = next else { return Ok(exit::DONE) };
         let number = path.rsplit('/').next().unwrap_or_default().to_owned();
         if global.json {
             terminal::print_json(&serde_json::json!({ "transaction": number, "told": told }))?;
@@ -264,7 +279,13 @@ async fn monitor(global: &Global) -> anyhow::Result<u8> {
             terminal::print(&format!("{number}: {}\n", one_line(&line)))?;
         }
     }
-    Ok(exit::DONE)
+}
+
+/// Has the daemon tell what tools print too. Who may not hear that follows all else.
+async fn follow_log(manager: &ManagerProxy<'_>) {
+    if let Err(error) = manager.follow_log().await.map_err(explain) {
+        terminal::complain(&format!("what tools print is not followed: {error}"));
+    }
 }
 
 fn describe(told: &Told) -> Option<String> {

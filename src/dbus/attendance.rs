@@ -42,7 +42,7 @@ pub(super) async fn attend<T>(
 }
 
 /// Returns once the caller has left the bus. A connection without a bus has no callers that leave.
-async fn left(connection: &Connection, caller: Option<UniqueName<'static>>) {
+pub(super) async fn left(connection: &Connection, caller: Option<UniqueName<'static>>) {
     let Some(caller) = caller else { return std::future::pending().await };
     if let Err(error) = wait_for_departure(connection, &caller).await {
         tracing::warn!(%error, "whether a caller leaves cannot be told");

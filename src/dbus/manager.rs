@@ -58,14 +58,27 @@ impl Manager {
     }
 
     /// Begins a transaction; its object is on the bus when this returns.
-    async fn begin(&self, request: BeginTransaction) -> Result<OwnedObjectPath, Error> {
+    async fn begin(
+        &self,
+        header: &Header<'_>,
+        request: BeginTransaction,
+    ) -> Result<OwnedObjectPath, Error> {
         if self.activity.is_superseded() {
             let text = "apt-ostree itself was updated, and its daemon is about to start anew";
             return Err(Failure::new(ErrorCode::Busy, text).into());
         }
         let id = self.coordinator.send(request).await??;
+        self.listen(header, id);
         self.objects.get(id).await?;
         path_of(id)
+    }
+
+    /// Has whoever began the transaction hear what its tools print. It goes on without, too.
+    fn listen(&self, header: &Header<'_>, id: TransactionId) {
+        let Objects { connection, listeners, .. } = &self.objects;
+        if let Err(failure) = listeners.add(connection, header, Some(id)) {
+            tracing::warn!(%failure, "a caller does not hear what tools print");
+        }
     }
 }
 
@@ -123,7 +136,8 @@ impl Manager {
             }
         }
         let title = title_of(&request);
-        self.begin(BeginTransaction { title, request, dry_run: read.dry_run, caller }).await
+        self.begin(&header, BeginTransaction { title, request, dry_run: read.dry_run, caller })
+            .await
     }
 
     /// Makes the plan of a whole upgrade.
@@ -140,7 +154,7 @@ impl Manager {
         let target = Target::Packages(Selection::default());
         let request = UpdateRequest { refresh, ..UpdateRequest::new(target) };
         let title = "check for updates".to_owned();
-        self.begin(BeginTransaction { title, request, dry_run: true, caller }).await
+        self.begin(&header, BeginTransaction { title, request, dry_run: true, caller }).await
     }
 
     /// Begins a rollback.
@@ -169,7 +183,7 @@ impl Manager {
         let restart = RestartPolicy::Affected;
         let request = UpdateRequest { refresh: false, restart, ..UpdateRequest::new(target) };
         let title = point.map_or_else(|| title_of(&request), |name| format!("roll back to {name}"));
-        self.begin(BeginTransaction { title, request, dry_run, caller }).await
+        self.begin(&header, BeginTransaction { title, request, dry_run, caller }).await
     }
 
     /// Cancels the running transaction.
@@ -197,6 +211,7 @@ impl Manager {
         self.activity.note();
         self.authority.allow(&header, ACTION_REPAIR).await?;
         let id = self.coordinator.send(RepairHost).await??;
+        self.listen(&header, id);
         self.objects.get(id).await?;
         path_of(id)
     }
@@ -301,6 +316,14 @@ impl Manager {
         let cancel = CancellationToken::new();
         let work = self.coordinator.send(RestartOutdated { cancel: cancel.clone() });
         json(&attend(&self.objects, &header, cancel, work).await??)
+    }
+
+    /// Has the caller hear what tools print.
+    async fn follow_log(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        self.activity.note();
+        self.authority.allow(&header, ACTION_CHECK).await?;
+        let Objects { connection, listeners, .. } = &self.objects;
+        Ok(listeners.add(connection, &header, None)?)
     }
 
     /// The host's state.

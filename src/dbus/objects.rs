@@ -12,6 +12,7 @@ use zbus::zvariant::OwnedObjectPath;
 
 use super::activity::Activity;
 use super::authority::Authority;
+use super::listeners::Listeners;
 use super::manager::Manager;
 use super::transaction::Transaction;
 
@@ -22,6 +23,7 @@ pub(super) struct Objects {
     pub(super) coordinator: Addr<Coordinator>,
     pub(super) authority: Authority,
     pub(super) activity: Activity,
+    pub(super) listeners: Listeners,
 }
 
 impl Objects {

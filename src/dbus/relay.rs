@@ -62,6 +62,17 @@ impl Relay {
             Event::Item { item, status, percentage, .. } => {
                 Transaction::item_progress(&emitter, &item, &status, percentage).await
             }
+            // What scripts print may be confidential.
+            Event::Message { id, level: level @ MessageLevel::Log, text } => {
+                for client in self.objects.listeners.to(id) {
+                    let emitter = match client {
+                        Some(name) => emitter.clone().set_destination(name.into()),
+                        None => emitter.clone(),
+                    };
+                    Transaction::message(&emitter, level_name(level), &text).await?;
+                }
+                Ok(())
+            }
             Event::Message { level, text, .. } => {
                 Transaction::message(&emitter, level_name(level), &text).await
             }
@@ -80,6 +91,7 @@ impl Relay {
     }
 
     async fn ended(&mut self, id: TransactionId, outcome: Outcome) -> zbus::Result<()> {
+        self.objects.listeners.ended(id);
         let manager = SignalEmitter::new(&self.connection, MANAGER_PATH)?;
         let path = OwnedObjectPath::try_from(transaction_path(id))?;
         Manager::transaction_removed(&manager, path, outcome.name()).await?;

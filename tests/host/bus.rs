@@ -72,7 +72,7 @@ fn an_update_by_busctl_alone_tells_everything_and_a_second_one_is_refused_as_bus
 
     assert_eq!(listener.outcome(), "committed");
     let told: BTreeSet<&str> = listener.heard.iter().map(|told| told.member.as_str()).collect();
-    for member in ["PhaseChanged", "Progress", "ItemProgress", "Message", "Finished"] {
+    for member in ["PhaseChanged", "Progress", "ItemProgress", "Finished"] {
         assert!(told.contains(member), "{member} in {told:?}");
     }
     assert!(!told.contains("Error"), "{:#?}", listener.heard);
@@ -160,4 +160,39 @@ fn a_client_that_dies_cancels_nothing() {
     client.wait().expect("a child can be waited for");
     assert_eq!(listener.outcome(), "committed");
     assert!(host.hello().starts_with("version=2 disk=2 conf=hi-2"), "{}", host.hello());
+}
+
+/// Follows everything as each of two users, and waits until both have heard of something.
+const MONITOR: &str = "for user in root nobody; do
+        systemd-run --quiet --unit=monitor-$user --uid=$user \
+            --property=StandardOutput=file:/run/heard-$user apt-ostree monitor
+    done
+    for try in $(seq 50); do
+        apt-ostree check --no-refresh > /dev/null
+        [ ! -s /run/heard-root ] || [ ! -s /run/heard-nobody ] || exit 0
+        sleep 0.1
+    done
+    exit 1";
+
+#[test]
+fn what_scripts_print_goes_to_whoever_may_look_for_updates_and_to_nobody_else() {
+    let host = Host::boot_to_update();
+    host.shell(MONITOR);
+    // A later daemon knows nothing of who listened to the one before.
+    host.shell("systemctl stop apt-ostreed");
+    host.mirror().publish(&Repository::hello(2));
+    host.run(UPDATE).success();
+    host.shell(
+        "for user in root nobody; do
+            for try in $(seq 100); do
+                ! grep -q 'finished: committed' /run/heard-$user || continue 2
+                sleep 0.1
+            done
+            exit 1
+        done",
+    );
+    let heard = |user: &str| host.shell(&format!("cat /run/heard-{user}"));
+    assert!(heard("root").contains("log: Unpacking hello-svc"), "{}", heard("root"));
+    assert!(!heard("nobody").contains("log: "), "{}", heard("nobody"));
+    assert!(heard("nobody").contains("running install"), "{}", heard("nobody"));
 }

@@ -71,6 +71,11 @@ pub trait Manager {
     /// when its caller leaves the bus. No options yet.
     fn restart_outdated(&self, options: &Options<'_>) -> zbus::Result<String>;
 
+    /// From here on sends its caller what the tools of every transaction print, as `Message` signals of
+    /// the level `log`, until the caller leaves the bus; who begins a transaction gets its own without.
+    /// Idempotent. A daemon that starts anew has to be asked anew.
+    fn follow_log(&self) -> zbus::Result<()>;
+
     /// The host's state as JSON: what is booted, what runs, what boots next, what happens now.
     fn get_status(&self) -> zbus::Result<String>;
 
@@ -169,7 +174,8 @@ pub trait Transaction {
     #[zbus(signal)]
     fn item_progress(&self, item: &str, status: &str, percentage: u32) -> zbus::Result<()>;
 
-    /// A line of a tool's output (`log`), or something to know (`info`) or to act on (`warning`).
+    /// A line of a tool's output (`log`: see `FollowLog`), or something to know (`info`) or to act on
+    /// (`warning`).
     #[zbus(signal)]
     fn message(&self, level: &str, text: &str) -> zbus::Result<()>;
 
