@@ -40,7 +40,7 @@ pub struct Restarted {
     pub units: Vec<UnitName>,
     /// What the admin should know.
     pub warnings: Vec<String>,
-    /// What still runs old code.
+    /// What still runs old code; nothing also where that is not known, of which a warning tells.
     pub left: Outdated,
 }
 
