@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use apt_ostree_proto::Failure;
 use apt_ostree_proto::dbus::BUS_NAME;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::Instant;
 use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
 use zbus::message::{Flags, Type};
 use zbus::names::WellKnownName;
@@ -19,8 +20,12 @@ use super::error::Error;
 /// systemd allows five starts in ten seconds.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Takes the bus name, answers every call with `failure` until none has come for [`QUIET`], and leaves
-/// the bus name.
+/// How long it answers at the most: whoever calls again and again is not to keep the next daemon from
+/// finding out whether it can serve.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Takes the bus name, answers every call with `failure` until none has come for [`QUIET`], or for
+/// [`LONGEST`], and leaves the bus name.
 pub async fn refuse(connection: &Connection, failure: &Failure) -> anyhow::Result<()> {
     let mut calls = MessageStream::from(connection);
     // zbus's own way to take a name warns of interfaces that are not there yet: there will be none.
@@ -31,7 +36,7 @@ pub async fn refuse(connection: &Connection, failure: &Failure) -> anyhow::Resul
     if reply != RequestNameReply::PrimaryOwner {
         bail!("somebody else has the bus name {BUS_NAME}");
     }
-    answer_all(connection, &mut calls, failure).await?;
+    answer_all(connection, &mut calls, failure, LONGEST).await?;
     bus.release_name(name).await.context("cannot leave the bus")?;
     // What came before the name was gone.
     while let Some(Some(message)) = calls.next().now_or_never() {
@@ -44,8 +49,11 @@ pub(super) async fn answer_all(
     connection: &Connection,
     calls: &mut MessageStream,
     failure: &Failure,
+    longest: Duration,
 ) -> anyhow::Result<()> {
-    while let Ok(message) = tokio::time::timeout(QUIET, calls.next()).await {
+    let end = Instant::now() + longest;
+    let quiet = || end.min(Instant::now() + QUIET);
+    while let Ok(message) = tokio::time::timeout_at(quiet(), calls.next()).await {
         let message = message.context("the bus was lost")??;
         answer(connection, &message, failure).await?;
     }

@@ -315,7 +315,7 @@ async fn a_daemon_that_cannot_serve_answers_every_call_with_the_reason() {
         "line 2 is odd",
     );
     let mut calls = zbus::MessageStream::from(&daemon);
-    let refusals = refusal::answer_all(&daemon, &mut calls, &failure);
+    let refusals = refusal::answer_all(&daemon, &mut calls, &failure, Duration::from_secs(60));
     let manager = ManagerProxy::builder(&client)
         .cache_properties(zbus::proxy::CacheProperties::No)
         .build()
@@ -335,4 +335,31 @@ async fn a_daemon_that_cannot_serve_answers_every_call_with_the_reason() {
     };
     let (ended, ()) = tokio::join!(refusals, calls);
     ended.unwrap();
+}
+
+#[actix::test]
+async fn a_daemon_that_cannot_serve_leaves_however_often_it_is_called() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let daemon = Builder::unix_stream(ours).server(zbus::Guid::generate()).unwrap().p2p().build();
+    let client = Builder::unix_stream(theirs).p2p().build();
+    let (daemon, client) = tokio::try_join!(daemon, client).unwrap();
+    let failure = apt_ostree_proto::Failure::new(apt_ostree_proto::ErrorCode::Internal, "odd");
+    let mut calls = zbus::MessageStream::from(&daemon);
+    let longest = Duration::from_millis(300);
+    let manager = ManagerProxy::builder(&client)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await
+        .unwrap();
+    let without_end = async {
+        loop {
+            error_name(manager.get_status().await);
+        }
+    };
+    let patience = Duration::from_secs(60);
+    tokio::select! {
+        () = without_end => unreachable!(),
+        () = tokio::time::sleep(patience) => panic!("it answers without end"),
+        ended = refusal::answer_all(&daemon, &mut calls, &failure, longest) => ended.unwrap(),
+    }
 }
