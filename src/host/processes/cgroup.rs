@@ -66,7 +66,9 @@ pub(super) fn owner(text: &str, root: &Root) -> Owner {
         return Owner::Nobody;
     };
     let parts = || path.split('/').filter(|part| !part.is_empty());
-    if let Some(start) = parts().position(is_of_container) {
+    // Below what is a user's, that user chooses the names.
+    let mut of_nobody_else = parts().take_while(|part| user_of(part).is_none());
+    if let Some(start) = of_nobody_else.position(is_of_container) {
         return Owner::Container(container_name(parts().skip(start)));
     }
     if let Some(uid) = parts().find_map(user_of) {
@@ -149,6 +151,11 @@ mod tests {
             ),
             ("0::/user.slice/user-1000.slice/user@1000.service", Some("1000: -")),
             ("0::/user.slice/user-1000.slice/session-4.scope", Some("1000: session-4.scope")),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker-x.scope",
+                Some("1000: docker-x.scope"),
+            ),
+            ("0::/user.slice/user-1000.slice/machine.slice/a.scope", Some("1000: a.scope")),
             ("0::/user.slice/x", None),
             ("0::/", None),
             ("0::/system.slice", None),
