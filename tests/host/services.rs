@@ -63,6 +63,14 @@ const RUN_ATTACK: &str = "useradd --create-home mallory
         python3 /home/mallory/attack.py
     for try in $(seq 100); do [ ! -e /home/mallory/ready ] || exit 0; sleep 0.1; done
     journalctl --unit=attack; exit 1";
+/// A service runs what is a user's own, as cron does, and another what is the admin's; both files go.
+const RUN_JOBS: &str = "mkdir -p /srv/own
+    for directory in /home/mallory /srv/own; do
+        cp /usr/bin/sleep $directory/job
+        systemd-run --quiet --unit=job-of-$(basename $directory) --property=Type=exec \
+            $directory/job infinity
+        rm $directory/job
+    done";
 /// A wait for one lease takes longer: `/proc/sys/fs/lease-break-time`.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// What the daemon may take of memory, all in all.
@@ -253,6 +261,7 @@ fn what_a_user_runs_neither_holds_a_look_up_nor_takes_the_daemons_memory() {
     host.apt_ostree(["apply-live", "--install=module-toy"]).success();
     host.shell("systemctl start module-toy");
     host.run(["sh", "-ec", RUN_ATTACK, "-", ATTACK]).success();
+    host.shell(RUN_JOBS);
     host.mirror().publish(&Repository::module_toy(2));
 
     // The update looks for whoever uses what it replaces.
@@ -260,8 +269,12 @@ fn what_a_user_runs_neither_holds_a_look_up_nor_takes_the_daemons_memory() {
     let begin = Instant::now();
     let found = services(&host);
     assert!(begin.elapsed() < LONGEST_LOOK, "{:?}", begin.elapsed());
-    let interpreted = vec![("interpreted".to_owned(), MODULE.to_owned())];
-    assert_eq!(named(&found), [("module-toy.service".to_owned(), interpreted)], "{found:#}");
+    let reason = |kind: &str, path: &str| vec![(kind.to_owned(), path.to_owned())];
+    let expected = [
+        ("job-of-own.service".to_owned(), reason("old-code", "/var/srv/own/job")),
+        ("module-toy.service".to_owned(), reason("interpreted", MODULE)),
+    ];
+    assert_eq!(named(&found), expected, "{found:#}");
     assert_eq!(found["others"].as_array().map(Vec::len), Some(0), "{found:#}");
     let status = "/proc/$(systemctl show -P MainPID apt-ostreed)/status";
     let memory = host.shell(&format!("awk '$1 == \"VmHWM:\" {{ print $2 }}' {status}"));

@@ -55,6 +55,11 @@ impl Host {
                 continue;
             }
             let Some(whose) = self.whose(&process) else { continue };
+            if whose.place == Place::Host {
+                found.0.retain(|path, (_, is_of_other_root)| {
+                    *is_of_other_root || present.is_the_systems(path)
+                });
+            }
             sighting.uses.extend(found.uses(&process, &view, &whose));
         }
         Ok(sighting)

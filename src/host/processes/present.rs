@@ -23,6 +23,9 @@ use super::{Host, Process, maps, mountinfo};
 /// a name, devices.
 const NOT_INSTALLED: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/var/run"];
 
+/// Where what is installed is the system's, whoever owns the directories.
+const SYSTEMS_OWN: &[&str] = &["/usr", "/opt", "/var/opt", "/var/usrlocal"];
+
 /// What the kernel appends to the path of a file whose directory entry is gone.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -120,6 +123,7 @@ pub(super) struct Present<'a> {
     host: &'a Host,
     usr_device: Option<u64>,
     in_host: HashMap<PathBuf, Option<Identity>>,
+    root_alone: HashMap<PathBuf, bool>,
     verdicts: HashMap<VerdictKey, Option<Old>>,
 }
 
@@ -129,7 +133,8 @@ type VerdictKey = ((u64, u64), u64, u64, Box<[u8]>);
 impl<'a> Present<'a> {
     pub(super) fn new(host: &'a Host) -> Self {
         let usr_device = Identity::of(&host.path(Path::new("/usr"))).map(|usr| usr.device);
-        Self { host, usr_device, in_host: HashMap::new(), verdicts: HashMap::new() }
+        let (in_host, root_alone) = (HashMap::new(), HashMap::new());
+        Self { host, usr_device, in_host, root_alone, verdicts: HashMap::new() }
     }
 
     /// Judges the file; none where it is the present one, or no part of an installed program.
@@ -203,6 +208,26 @@ impl<'a> Present<'a> {
             None if now.is_none() => old(Path::new("/usr").join(relative(&path))),
             None => old(path),
         }
+    }
+
+    /// Whether a file at that path of the host is part of the system: installed with it, or where nobody
+    /// but root can put one. What a job of a user's runs from elsewhere is that user's business, and
+    /// would make the service that started the job seem old for ever.
+    pub(super) fn is_the_systems(&mut self, path: &Path) -> bool {
+        SYSTEMS_OWN.iter().any(|place| path.starts_with(place))
+            || path.ancestors().skip(1).all(|directory| self.is_root_alone(directory))
+    }
+
+    /// Whether nobody but root can put something into that directory of the host, or take it away.
+    fn is_root_alone(&mut self, directory: &Path) -> bool {
+        if let Some(known) = self.root_alone.get(directory) {
+            return *known;
+        }
+        // What is in a directory that is gone is gone as well.
+        let is_root_alone = fs::metadata(self.host.path(directory))
+            .is_ok_and(|status| status.uid() == 0 && status.mode() & 0o022 == 0);
+        self.root_alone.insert(directory.to_owned(), is_root_alone);
+        is_root_alone
     }
 
     /// What is at that path of the host now.
