@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a command that answers on its standard output")]
 
 use std::error::Error;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use apt_ostree_actors::coordinator::{
 };
 use apt_ostree_actors::download::Limits;
 use apt_ostree_actors::journal::Journal;
-use apt_ostree_actors::port::{Host, InstallTest, Probes};
+use apt_ostree_actors::port::{Host, InstallTest, Probes, ReplacedFile};
 use apt_ostree_actors::service::Strategies;
 use apt_ostree_actors::{Reporter, StepContext};
 use apt_ostree_proto::event::Event;
@@ -114,9 +115,17 @@ fn subjects() -> Ended<Subjects> {
         unit: UnitName::parse("hello-svc.service")?,
         file: PathBuf::from("hello-svc/hello.conf"),
         fragment: PathBuf::from("/usr/lib/tmpfiles.d/legacy.conf"),
+        mapped: program_of_bus()?,
         point: PointName::parse("contract")?,
         nowhere: CommitId::parse("0".repeat(64))?,
     })
+}
+
+/// The bus runs on every host.
+fn program_of_bus() -> Ended<ReplacedFile> {
+    let path = PathBuf::from("/usr/bin/dbus-daemon");
+    let file = std::fs::metadata(&path)?;
+    Ok(ReplacedFile { path, device: file.dev(), inode: file.ino() })
 }
 
 /// What is tried of each update.

@@ -12,6 +12,12 @@ use crate::support::{Host, Repository};
 /// Where the example is inside.
 const PROGRAM: &str = "/var/lib/host-contract";
 
+/// A program that is not there any more runs.
+const RUN_OLD_CODE: &str = "mkdir /opt/old
+    cp /usr/bin/sleep /opt/old/sleep
+    systemd-run --quiet --unit=old --property=Type=exec /opt/old/sleep infinity
+    rm /opt/old/sleep";
+
 /// What one daemon did, and how the ports kept their promises.
 #[derive(Debug, Deserialize)]
 struct Answer {
@@ -91,6 +97,7 @@ fn the_real_ports_keep_every_promise_that_the_simulated_ones_keep() {
     // Two calls of what appends the logs tell of one update.
     let logged = "grep -c 'status installed hello-svc:[a-z0-9]* 2$' /var/log/dpkg.log";
     assert_eq!(held.host.shell(logged), "1\n");
+    held.host.shell(RUN_OLD_CODE);
     assert_eq!(held.run(["rest"]), "done");
     assert_eq!(held.run(["rollback"]), "committed");
     assert!(held.host.hello().starts_with("version=1 disk=1 conf=hi-1"), "{}", held.host.hello());

@@ -79,7 +79,10 @@ impl Processes for Checked {
     async fn users_of(&self, replaced: &[ReplacedFile]) -> PortResult<Vec<ProcessUse>> {
         let uses = self.host.processes.users_of(replaced).await?;
         let was_asked = |used: &ProcessUse| replaced.iter().any(|file| file.path == used.path);
-        self.holds(Promise::UsersAsked, uses.iter().all(was_asked), &uses);
+        // That nobody was found tells nothing.
+        if !uses.is_empty() {
+            self.holds(Promise::UsersAsked, uses.iter().all(was_asked), &uses);
+        }
         Ok(uses)
     }
 
@@ -88,14 +91,18 @@ impl Processes for Checked {
         let is_whole = |used: &ProcessUse| {
             used.path.is_absolute() && (used.unit.is_none() || used.place == Place::Host)
         };
-        self.holds(Promise::OutdatedWhole, seen.uses.iter().all(is_whole), &seen.uses);
+        if !seen.uses.is_empty() {
+            self.holds(Promise::OutdatedWhole, seen.uses.iter().all(is_whole), &seen.uses);
+        }
         Ok(seen)
     }
 
     async fn own_mounts(&self) -> PortResult<Vec<(UnitName, PathBuf)>> {
         let mounts = self.host.processes.own_mounts().await?;
         let is_below = mounts.iter().all(|(_, path)| path.starts_with("/usr"));
-        self.holds(Promise::OwnMountsBelow, is_below, &mounts);
+        if !mounts.is_empty() {
+            self.holds(Promise::OwnMountsBelow, is_below, &mounts);
+        }
         Ok(mounts)
     }
 }

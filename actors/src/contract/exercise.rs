@@ -7,7 +7,9 @@ use apt_ostree_proto::service::UnitAction;
 use apt_ostree_proto::{CommitId, PackageName, PlanId, PointName, TransactionId, UnitName};
 
 use super::unattended;
-use crate::port::{DeltaSource, HookKind, Host, PortResult, RebootAdvice, TreeMetadata};
+use crate::port::{
+    DeltaSource, HookKind, Host, PortResult, RebootAdvice, ReplacedFile, TreeMetadata,
+};
 
 /// Longer than any unit that is up takes to be found up.
 const JOB_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,6 +25,8 @@ pub struct Subjects {
     pub file: PathBuf,
     /// A tmpfiles fragment.
     pub fragment: PathBuf,
+    /// A file that a process maps.
+    pub mapped: ReplacedFile,
     /// A point that nobody has named.
     pub point: PointName,
     /// A commit that is nowhere.
@@ -31,7 +35,7 @@ pub struct Subjects {
 
 /// Asks everything that can be asked of a host, and makes every call that leaves a host at rest as it is.
 pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
-    let Subjects { unit, file, fragment, point, nowhere } = subjects;
+    let Subjects { unit, file, fragment, mapped, point, nowhere } = subjects;
     let context = unattended(TransactionId(0));
     host.mounts.stack().await?;
     host.mounts.look().await?;
@@ -89,6 +93,7 @@ pub async fn at_rest(host: &Host, subjects: &Subjects) -> PortResult<()> {
     host.checks.end(TransactionId(0)).await?;
     host.processes.own_mounts().await?;
     host.processes.users_of(&[]).await?;
+    host.processes.users_of(std::slice::from_ref(mapped)).await?;
     host.processes.outdated(&[]).await?;
     Ok(())
 }

@@ -4,9 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use apt_ostree_actors::contract::{Contract, Promise, Subjects, at_rest, there_and_back};
-use apt_ostree_actors::port::Placement;
-use apt_ostree_actors::sim::{DiskState, Faults, SimFault, SimHost, sim_commit, sim_file};
+use apt_ostree_actors::port::{Manner, Placement, ProcessUse, ReplacedFile};
+use apt_ostree_actors::sim::{
+    DiskState, Faults, SimFault, SimHost, SimProcess, sim_commit, sim_file,
+};
 use apt_ostree_proto::event::Event;
+use apt_ostree_proto::outdated::Place;
 use apt_ostree_proto::request::Target;
 use apt_ostree_proto::status::{Outcome, Phase};
 use apt_ostree_proto::step::Step;
@@ -26,9 +29,33 @@ fn subjects() -> Subjects {
         unit: UnitName::parse("app.service").unwrap(),
         file: "app.conf".into(),
         fragment: "/usr/lib/tmpfiles.d/app.conf".into(),
+        mapped: ReplacedFile { path: "/usr/lib/libapp.so".into(), device: 1, inode: 7 },
         point: PointName::parse("contract").unwrap(),
         nowhere: sim_commit(999_999),
     }
+}
+
+/// Has a process use what every update replaces, another what is replaced already, and a unit have a
+/// mount of its own.
+fn run_old_code(host: &SimHost) {
+    let unit = subjects().unit;
+    let (library, old) = (subjects().mapped.path, "/usr/lib/libold.so".into());
+    let process = SimProcess {
+        pid: 7,
+        unit: Some(unit.clone()),
+        maps: vec![library],
+        ..SimProcess::default()
+    };
+    host.processes.add(process);
+    let (place, manner) = (Place::Host, Manner::Maps);
+    host.processes.add_outdated(ProcessUse {
+        pid: 8,
+        unit: Some(unit.clone()),
+        place,
+        path: old,
+        manner,
+    });
+    host.processes.add_own_mount(unit, "/usr/lib/modules".into());
 }
 
 #[track_caller]
@@ -43,6 +70,7 @@ fn the_simulated_host_keeps_every_promise_of_its_ports() {
     let contract = Contract::default();
     let (host, state) = (SimHost::booted(), directory());
     let ports = contract.around(&host.ports());
+    run_old_code(&host);
     let before = host.state();
     in_system(async {
         at_rest(&ports, &subjects()).await.unwrap();
