@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use apt_ostree_proto::UnitName;
 use apt_ostree_proto::outdated::Place;
 use apt_ostree_proto::request::RestartPolicy;
-use apt_ostree_proto::service::{Reason, ScriptVerb, UnitAction, UnitEffect, UnitState};
+use apt_ostree_proto::service::{
+    Reason, ScriptRequest, ScriptVerb, UnitAction, UnitEffect, UnitState,
+};
 
 use super::decide::{Evidence, MOST_REASONS, decide, protected};
 use super::scripts::{self, Asked};
@@ -45,8 +47,9 @@ pub(super) async fn determine(
         processes.users_of(&request.replaced),
         processes.own_mounts(),
     )?;
+    let requests = under_own_names(systemd, &request.requests).await?;
     let mut affected = Affected {
-        asked: scripts::join(&request.requests, &loaded),
+        asked: scripts::join(&requests, &loaded),
         ran_before: request.ran_before.iter().cloned().collect(),
         ..Affected::default()
     };
@@ -71,6 +74,27 @@ pub(super) async fn determine(
         strategies: &request.strategies,
     };
     affected.conclude(systemd, &loaded, &rules).await
+}
+
+/// The requests with the units' own names instead of aliases: what comes of several depends on their order.
+async fn under_own_names(
+    systemd: &dyn Systemd,
+    requests: &[ScriptRequest],
+) -> PortResult<Vec<ScriptRequest>> {
+    let named = requests.iter().filter_map(|request| request.unit.as_ref());
+    let named: BTreeSet<UnitName> = named.filter(|unit| !is_template(unit)).cloned().collect();
+    let by_name = systemd.dependencies(&named.into_iter().collect::<Vec<_>>()).await?;
+    let mut requests = requests.to_vec();
+    for unit in requests.iter_mut().filter_map(|request| request.unit.as_mut()) {
+        if let Some(own) = by_name.get(unit).and_then(|dependencies| dependencies.id.clone()) {
+            *unit = own;
+        }
+    }
+    Ok(requests)
+}
+
+fn is_template(unit: &UnitName) -> bool {
+    unit.as_str().contains("@.")
 }
 
 /// Decides what a restart of everything in `uses` would do: all of them processes of units.
@@ -190,7 +214,6 @@ impl Affected {
 
     /// What was asked of a template means its instances.
     fn expand_templates(&mut self, loaded: &BTreeMap<UnitName, UnitState>) {
-        let is_template = |unit: &UnitName| unit.as_str().contains("@.");
         self.reasons.retain(|unit, _| !is_template(unit));
         let templates: Vec<UnitName> =
             self.asked.keys().filter(|unit| is_template(unit)).cloned().collect();

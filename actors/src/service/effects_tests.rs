@@ -192,6 +192,26 @@ async fn an_alias_is_taken_for_the_unit_that_it_names() {
 }
 
 #[tokio::test]
+async fn what_is_stopped_by_one_name_and_started_by_another_comes_up_again() {
+    let names = units(&["ssh.service", "sshd.service"]);
+    let systemd =
+        host(&[("ssh.service", UnitDependencies { names, ..UnitDependencies::default() })]);
+    for (requests, action) in [
+        (
+            [("sshd.service", ScriptVerb::Stop), ("ssh.service", ScriptVerb::Start)],
+            UnitAction::StopStart,
+        ),
+        (
+            [("ssh.service", ScriptVerb::Start), ("sshd.service", ScriptVerb::Stop)],
+            UnitAction::Stop,
+        ),
+    ] {
+        let plan = plan_of(&systemd, &request(&requests)).await;
+        assert_eq!(actions(&plan), [("ssh.service", action)]);
+    }
+}
+
+#[tokio::test]
 async fn a_template_stands_for_its_instances() {
     let systemd = host(&[
         ("app@a.service", UnitDependencies::default()),
