@@ -367,6 +367,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_leads_nowhere_is_not_taken_for_none() {
+        let root = root(&[("etc/apt-ostree/config.d/10.toml", "")]);
+        let main = root.path().join("etc/apt-ostree/config.toml");
+        std::os::unix::fs::symlink("/nowhere/config.toml", main).unwrap();
+        let failure = Config::load(root.path()).unwrap_err();
+        assert!(failure.message.contains("config.toml"), "{failure}");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_its_file() {
         for text in [
             "[download]\nconections = 3",

@@ -142,7 +142,11 @@ pub(super) fn paths(root: &Path) -> Result<Vec<PathBuf>, Problem> {
     let mut paths = Vec::new();
     for (index, directory) in DIRECTORIES.iter().enumerate() {
         if index == 1 {
-            paths.extend(Some(root.join(MAIN_FILE)).filter(|path| path.exists()));
+            // A link that leads nowhere, or where nothing can be read, is no file that is not there.
+            let main = Some(root.join(MAIN_FILE));
+            let is_missing = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
+            let is_there = |path: &PathBuf| !path.symlink_metadata().is_err_and(is_missing);
+            paths.extend(main.filter(is_there));
         }
         let directory = root.join(directory);
         let unreadable = |error: std::io::Error| {
