@@ -71,11 +71,12 @@ impl Checks for HostChecks {
     ) -> PortResult<CheckAnswer> {
         let path = hook.path.clone();
         // It may have changed since it was found.
-        if let Err(why) = blocking(move || Ok(hooks::judge(&path))).await? {
-            return Ok(CheckAnswer::failed(format!("it was not run: it {why}")));
-        }
+        let file = match blocking(move || Ok(hooks::judge(&path))).await? {
+            Ok(file) => file,
+            Err(why) => return Ok(CheckAnswer::failed(format!("it was not run: it {why}"))),
+        };
         let program = Program {
-            arguments: &[hook.path.to_string_lossy().into_owned()],
+            arguments: &[file.to_string_lossy().into_owned()],
             environment: call.environment(),
             description: format!("Hook of apt-ostree: {hook}"),
             limit: timeout,

@@ -1,13 +1,15 @@
 //! Finds hooks, and says which of them must not be run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use apt_ostree_actors::port::{Hook, HookKind};
+
+use rustix::io::Errno;
 
 use super::DIRECTORIES;
 
@@ -16,6 +18,9 @@ const MOST_HOOKS: usize = 64;
 
 /// A link to this takes a hook away.
 const NOWHERE: &str = "/dev/null";
+
+/// How many links may lead from one to the next, as in the kernel: `path_resolution(7)`.
+const MOST_LINKS: usize = 40;
 
 /// What dpkg, ucf and editors leave beside a file that they change.
 const LEFTOVERS: &[&str] = &[
@@ -63,11 +68,11 @@ fn is_leftover(name: &OsStr) -> bool {
     name.starts_with('.') || LEFTOVERS.iter().any(|suffix| name.ends_with(suffix))
 }
 
-/// Why it must not be run, if it must not. It runs as root, so nobody else may be able to change it, nor
-/// what leads to it.
-pub(super) fn judge(path: &Path) -> Result<(), String> {
-    let target = match fs::canonicalize(path) {
-        Ok(target) => target,
+/// The file that it leads to, or why it must not be run. It runs as root, so nobody else may be able to
+/// change it, nor what leads to it: what is judged is to be run, and not what the path leads to later.
+pub(super) fn judge(path: &Path) -> Result<PathBuf, String> {
+    let (target, passed) = match follow(path) {
+        Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err("leads to a file that is not there".to_owned());
         }
@@ -85,23 +90,65 @@ pub(super) fn judge(path: &Path) -> Result<(), String> {
     if file.mode() & 0o100 == 0 {
         return Err("is not executable".to_owned());
     }
-    let own = path.parent().into_iter().flat_map(Path::ancestors);
-    for place in std::iter::once(target.as_path()).chain(target.ancestors().skip(1)).chain(own) {
-        if let Some(why) = changeable(&looked(place)?) {
-            let place = if place == target {
-                String::new()
-            } else {
-                format!("stands below \"{}\", which ", place.display())
-            };
-            return Err(format!("{place}{why}"));
+    if let Some(why) = changeable(&file, has_list(&target)) {
+        return Err(why);
+    }
+    for place in passed {
+        if let Some(why) = changeable(&looked(&place)?, has_list(&place)) {
+            return Err(format!("stands below \"{}\", which {why}", place.display()));
         }
     }
-    Ok(())
+    Ok(target)
 }
 
-/// How somebody else than root could change a file or directory.
-fn changeable(status: &fs::Metadata) -> Option<String> {
-    let is_group_writable = status.mode() & 0o020 != 0 && status.gid() != 0;
+/// The file that an absolute path leads to, and every directory in which a name was looked up on the way,
+/// those that links lead through included.
+fn follow(path: &Path) -> io::Result<(PathBuf, BTreeSet<PathBuf>)> {
+    let parts = |path: &Path| -> VecDeque<PathBuf> {
+        path.components().map(|part| PathBuf::from(part.as_os_str())).collect()
+    };
+    let (mut open, mut at, mut passed, mut links) =
+        (parts(path), PathBuf::from("/"), BTreeSet::new(), 0);
+    while let Some(part) = open.pop_front() {
+        match part.components().next() {
+            Some(Component::ParentDir) => {
+                at.pop();
+            }
+            Some(Component::Normal(name)) => {
+                passed.insert(at.clone());
+                let next = at.join(name);
+                if !next.symlink_metadata()?.is_symlink() {
+                    at = next;
+                    continue;
+                }
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(io::Error::from_raw_os_error(Errno::LOOP.raw_os_error()));
+                }
+                let mut more = parts(&fs::read_link(&next)?);
+                more.append(&mut open);
+                open = more;
+            }
+            Some(Component::RootDir) => at = PathBuf::from("/"),
+            _ => {}
+        }
+    }
+    Ok((at, passed))
+}
+
+/// Whether it has an access control list, acl(5); also where that cannot be told.
+fn has_list(path: &Path) -> bool {
+    let none: &mut [u8] = &mut [];
+    match rustix::fs::getxattr(path, "system.posix_acl_access", none) {
+        Ok(length) => length > 0,
+        Err(error) => !matches!(error, Errno::NODATA | Errno::OPNOTSUPP),
+    }
+}
+
+/// How somebody else than root could change a file or directory. With a list, the mode's bits for the
+/// group are the most that anybody in the list may do.
+fn changeable(status: &fs::Metadata, has_list: bool) -> Option<String> {
+    let is_group_writable = status.mode() & 0o020 != 0 && (status.gid() != 0 || has_list);
     if status.uid() != 0 {
         Some(format!("belongs to user {} and not to root", status.uid()))
     } else if status.mode() & 0o002 != 0 || is_group_writable {
@@ -161,17 +208,49 @@ mod tests {
         assert_eq!(refused, expected);
     }
 
+    #[test]
+    fn every_directory_on_the_way_to_the_file_is_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        put(&root, "c/d/real", 0o755);
+        for name in ["a", "b"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        symlink("../b/middle", root.join("a/first")).unwrap();
+        symlink(root.join("c/d/../d/real"), root.join("b/middle")).unwrap();
+        let (target, passed) = follow(&root.join("a/first")).unwrap();
+        assert_eq!(target, root.join("c/d/real"));
+        for place in ["", "a", "b", "c", "c/d"] {
+            assert!(passed.contains(&root.join(place)), "{place} in {passed:?}");
+        }
+        assert!(passed.contains(Path::new("/")));
+        symlink("loop", root.join("a/loop")).unwrap();
+        assert!(follow(&root.join("a/loop")).is_err());
+
+        // Whoever may write there may put another link there.
+        fs::set_permissions(root.join("b"), fs::Permissions::from_mode(0o777)).unwrap();
+        let why = judge(&root.join("a/first")).unwrap_err();
+        assert!(why.contains("which is writable") || why.contains("belongs to user"), "{why}");
+    }
+
     /// By numbers: a test need not run as root.
     #[test]
     fn what_somebody_else_could_change_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         put(directory.path(), &format!("{ADMIN}/x"), 0o757);
         let status = fs::metadata(directory.path().join(ADMIN).join("x")).unwrap();
-        let why = changeable(&status).unwrap();
+        let why = changeable(&status, false).unwrap();
         let expected = match status.uid() {
             0 => "is writable by others than root".to_owned(),
             uid => format!("belongs to user {uid} and not to root"),
         };
         assert_eq!(why, expected);
+        if (status.uid(), status.gid()) == (0, 0) {
+            put(directory.path(), &format!("{ADMIN}/of-group"), 0o775);
+            let path = directory.path().join(ADMIN).join("of-group");
+            let status = fs::metadata(&path).unwrap();
+            assert_eq!((changeable(&status, false), has_list(&path)), (None, false));
+            assert_eq!(changeable(&status, true), Some(expected));
+        }
     }
 }
