@@ -141,7 +141,8 @@ fn a_unit_that_dies_or_is_not_ready_puts_the_update_back_with_the_reason() {
     host.shell("echo by-version > /run/gate");
     host.configure(&probing(
         "{ kind = \"tcp\", port = 9000 }, { kind = \"http\", url = \"http://127.0.0.1:9000/\", status = 200 },
-        { kind = \"dbus\", name = \"org.freedesktop.systemd1\" }, { kind = \"command\", command = [\"/bin/true\"] }",
+        { kind = \"dbus\", name = \"org.freedesktop.systemd1\" },
+        { kind = \"command\", command = [\"/bin/sh\", \"-c\", \"one=1; test $one$$ -gt 10\"] }",
     ));
     host.apt_ostree(["rollback"]).success();
     assert!(!warnings(&host).contains("probe"), "{}", warnings(&host));

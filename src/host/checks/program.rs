@@ -81,7 +81,8 @@ impl Program<'_> {
             ("Type", Value::from("oneshot")),
             // So that its result can still be read.
             ("RemainAfterExit", Value::from(true)),
-            ("ExecStart", Value::from(vec![(program, arguments, false)])),
+            // As they are: `$` is nobody's but the program's.
+            ("ExecStartEx", Value::from(vec![(program, arguments, vec!["no-env-expand"])])),
             ("Environment", Value::from(environment)),
             ("StandardInput", Value::from("null")),
             ("StandardOutputFileDescriptor", Value::from(Fd::from(output.as_fd()))),
