@@ -94,7 +94,8 @@ impl<'a> TransientUnit<'a> {
     }
 
     /// Starts the unit, which must be of `Type=oneshot` and `RemainAfterExit=`, and returns when its
-    /// program has ended: with the unit's `Result` and the program's `ExecMainStatus`. The unit stays.
+    /// program has ended: with the unit's `Result`, or its job's where only that says that it did not
+    /// succeed, and the program's `ExecMainStatus`. The unit stays.
     pub(super) async fn run_to_end(
         &self,
         properties: &[(&str, Value<'_>)],
@@ -105,14 +106,18 @@ impl<'a> TransientUnit<'a> {
             manager.subscribe().await.or_else(ignore(ALREADY_SUBSCRIBED))?;
             let mut removed = manager.receive_job_removed().await?;
             let job = manager.start_transient_unit(&self.name, "fail", properties, &[]).await?;
+            let mut outcome = String::new();
             while let Some(signal) = removed.next().await {
-                if *signal.args()?.job() == job {
+                let ended = signal.args()?;
+                if *ended.job() == job {
+                    outcome.clone_from(ended.result());
                     break;
                 }
             }
             let unit = self.service(&manager).await?;
-            let result = unit.get_property("Result").await?;
-            zbus::Result::Ok((result, unit.get_property("ExecMainStatus").await?))
+            let result: String = unit.get_property("Result").await?;
+            let status = unit.get_property("ExecMainStatus").await?;
+            zbus::Result::Ok((result_of(&outcome, result), status))
         };
         end.await.map_err(|error| self.cannot("be run", &error))
     }
@@ -180,6 +185,11 @@ impl<'a> TransientUnit<'a> {
     }
 }
 
+/// A unit whose job was cancelled has not failed, and nothing of it succeeded.
+fn result_of(job: &str, unit: String) -> String {
+    if unit == "success" && job != "done" { format!("job-{job}") } else { unit }
+}
+
 /// The units that the manager has loaded and whose names match one of `patterns`: all, if there is none.
 pub(super) async fn loaded(
     bus: &zbus::Connection,
@@ -209,4 +219,21 @@ fn failed(what: &str, error: &zbus::Error) -> Failure {
     let is_lost = matches!(error, zbus::Error::InputOutput(_));
     let code = if is_lost { ErrorCode::BusLost } else { ErrorCode::Internal };
     Failure::caused(code, what, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_has_succeeded_only_if_its_job_is_done() {
+        for (job, unit, expected) in [
+            ("done", "success", "success"),
+            ("canceled", "success", "job-canceled"),
+            ("", "success", "job-"),
+            ("failed", "exit-code", "exit-code"),
+        ] {
+            assert_eq!(result_of(job, unit.to_owned()), expected, "{job} {unit}");
+        }
+    }
 }

@@ -105,6 +105,7 @@ impl Program<'_> {
             ("exit-code", EXIT_EXEC) => "it cannot be executed".to_owned(),
             ("exit-code", status) => format!("exit status {status}"),
             ("signal" | "core-dump", signal) => format!("signal {signal}"),
+            ("job-canceled", _) => "its job was cancelled".to_owned(),
             (other, _) => format!("its unit ended with {other}"),
         })
     }
@@ -158,6 +159,7 @@ mod tests {
             ("exit-code", 203, Some("it cannot be executed")),
             ("signal", 9, Some("signal 9")),
             ("timeout", 0, Some("it did not end within 1.5 s")),
+            ("job-canceled", 0, Some("its job was cancelled")),
             ("oom-kill", 9, Some("its unit ended with oom-kill")),
         ] {
             let failure = program().failure((result.to_owned(), status));
