@@ -433,7 +433,7 @@ mod tests {
     fn every_problem_is_told_with_its_file_and_line() {
         let table = "[service.\"x.service\"]\nprobes = [\n";
         for (text, line, told) in [
-            ("[health]\n\ndwell-seconds = 4000", 3, "at most 3600"),
+            ("[health]\n\ndwell-seconds = 4000", 3, "at most 180"),
             ("[health]\nhook-timeout-seconds = 0", 2, "health.hook-timeout-seconds"),
             ("[services]\nnever-restart = [\"x\"]", 2, "type suffix"),
             (&format!("{table}{{ kind = \"tcp\" }}]"), 3, "a tcp probe needs a port"),

@@ -31,6 +31,10 @@ pub(crate) use watch::change_within;
 /// first work, short enough to wait for.
 pub const DEFAULT_DWELL: Duration = Duration::from_secs(5);
 
+/// The longest that it can be configured to be. It is within the time after which the rescue guard takes an
+/// update off that is not done.
+pub const LONGEST_DWELL: Duration = Duration::from_secs(3 * 60);
+
 /// How long the end of a transaction's probes and hooks is waited for: they end by themselves later.
 const LONGEST_END: Duration = Duration::from_secs(30);
 

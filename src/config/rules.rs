@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use apt_ostree_actors::health::LONGEST_DWELL;
 use apt_ostree_actors::journal::UPDATES_KEPT;
 use apt_ostree_proto::request::{
     LONGEST_CONFIRM_TIMEOUT_SECONDS, SHORTEST_CONFIRM_TIMEOUT_SECONDS, is_confirm_timeout,
@@ -37,7 +38,7 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
         }
     };
     number(["install", "longest-seconds"], config.install.longest_seconds, 1..=3 * 60 * 60);
-    number(["health", "dwell-seconds"], config.health.dwell_seconds, 0..=3_600);
+    number(["health", "dwell-seconds"], config.health.dwell_seconds, 0..=LONGEST_DWELL.as_secs());
     number(["health", "hook-timeout-seconds"], config.health.hook_timeout_seconds, 1..=120);
     let kept = u64::from(config.rollback.keep_updates);
     number(["rollback", "keep-updates"], kept, 1..=u64::from(UPDATES_KEPT - 1));

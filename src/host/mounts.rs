@@ -24,16 +24,16 @@ use crate::mount::mountinfo::{self, MountInfo};
 use crate::mount::usr::{Layer, Owner, UsrStack};
 pub use rescue::RescueReply;
 
-/// How long the guard waits to be stood down unless [`KernelMounts::with_guard_time`] says
-/// otherwise: longer than the slowest units' start and the dwell time, short enough that nobody has
-/// rebooted the host by hand yet.
-const GUARD_TIME: Duration = Duration::from_secs(15 * 60);
+/// How long the guard waits to be stood down: as long as what may be configured takes between
+/// [`Mounts::prepare`] and [`Mounts::stand_down`], and short enough that nobody has rebooted the host by
+/// hand yet. Graceful units may take ten minutes, the turns of a group three, the dwell time three, and
+/// probes five more to settle; the rest is for what is quick.
+const GUARD_TIME: Duration = Duration::from_secs(25 * 60);
 
 /// The kernel's mounts.
 #[derive(Debug)]
 pub struct KernelMounts {
     rescue: Program,
-    guard_time: Duration,
     /// Handles to the mounts below `/usr` as they were before the switch. Once they are covered they
     /// have no path any more, and a collapse has to unmount them.
     covered: RefCell<HashMap<TransactionId, Vec<File>>>,
@@ -42,14 +42,7 @@ pub struct KernelMounts {
 impl KernelMounts {
     /// Mounts by way of the rescue program.
     pub fn new(rescue: Program) -> Self {
-        Self { rescue, guard_time: GUARD_TIME, covered: RefCell::default() }
-    }
-
-    /// The same with another time for the guard to wait: all that may pass between
-    /// [`Mounts::prepare`] and [`Mounts::stand_down`].
-    pub fn with_guard_time(mut self, guard_time: Duration) -> Self {
-        self.guard_time = guard_time;
-        self
+        Self { rescue, covered: RefCell::default() }
     }
 
     /// Switches and tells how long the step took that other processes can see, and what was carried
@@ -127,7 +120,7 @@ impl Mounts for KernelMounts {
         let pin = format!("--pin={}", paths::peer_namespace(transaction).display());
         rescue::run(&self.rescue, "pin", vec![pin]).await?;
         self.hold_mounts_below(transaction)?;
-        guard::start(transaction, tree, self.guard_time).await
+        guard::start(transaction, tree, GUARD_TIME).await
     }
 
     async fn switch(&self, tree: &TreeIdentity) -> PortResult<()> {

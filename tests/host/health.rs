@@ -307,10 +307,7 @@ fn a_configuration_is_checked_shown_and_kept_while_a_newer_one_is_not_usable() {
             "[service.\"x.service\"]\nprobes = [\n{ kind = \"tcp\" }]",
             ":3: error: a tcp probe needs a port",
         ),
-        (
-            "[health]\n\ndwell-seconds = 9999",
-            ":3: error: health.dwell-seconds must be at most 3600",
-        ),
+        ("[health]\n\ndwell-seconds = 9999", ":3: error: health.dwell-seconds must be at most 180"),
         ("[", ":1: error: "),
     ] {
         write(text);

@@ -21,7 +21,7 @@ use crate::port::{CheckAnswer, CheckLevel, Checks, PortResult, Probe};
 pub const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
 /// The longest that probes can be given to settle: the rescue guard takes an update off that is not
-/// done after fifteen minutes in all.
+/// done in its time.
 pub const LONGEST_SETTLE: Duration = Duration::from_secs(5 * 60);
 
 /// How many are asked at once before the update: they cost a service a connection each.

@@ -45,6 +45,15 @@ impl Manner {
         if self.graceful.contains(unit) { GRACEFUL_JOB_TIMEOUT } else { JOB_TIMEOUT }
     }
 
+    /// How many units the largest group has, and one where there is none.
+    pub(super) fn most_in_a_group(&self) -> u32 {
+        let mut counts = BTreeMap::<&str, u32>::new();
+        for group in self.groups.values() {
+            *counts.entry(group).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or(1)
+    }
+
     /// The group whose units go one by one.
     pub(super) fn group(&self, unit: &UnitName) -> Option<&str> {
         self.groups.get(unit).map(String::as_str)

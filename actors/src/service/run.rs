@@ -21,6 +21,10 @@ use crate::port::{JobOutcome, PortResult, Systemd, UnitDependencies};
 /// takes is waiting; and few enough that a host of hundreds of units can go on with its work.
 const JOBS_AT_ONCE: usize = 32;
 
+/// How long the units of one group may take to keep up in turn, all of them together: the rescue guard
+/// takes an update off that is not done in its time.
+const LONGEST_TURNS: Duration = Duration::from_secs(3 * 60);
+
 /// How much of a unit's log a failure quotes.
 const MOST_QUOTED_CHARACTERS: usize = 600;
 
@@ -171,6 +175,7 @@ pub(super) async fn start(
     let stays_up = RefCell::new(BTreeSet::new());
     let work = async {
         let units = &Units::load(systemd, &names, Manner::of(plan)).await?;
+        let dwell = dwell.min(LONGEST_TURNS / units.manner.most_in_a_group());
         for (unit, other) in &units.order.given_up {
             context.report.warning(format!(
                 "{unit} is ordered after {other}, which in the end is ordered after {unit}: it did not wait"

@@ -293,6 +293,15 @@ async fn a_rolling_group_restarts_one_by_one_each_once_the_one_before_has_kept_u
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_turns_of_a_group_take_no_longer_together_than_the_guard_waits() {
+    let (systemd, plan) = rolling();
+    let began = Instant::now();
+    start(&systemd, &plan, 10 * LONGEST_TURNS, &context()).await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= LONGEST_TURNS && took < LONGEST_TURNS + DWELL, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rolling_group_stops_at_the_first_that_does_not_keep_up() {
     let (systemd, plan) = rolling();
     let dies = Behaviour { dies_after: Some(Duration::from_secs(2)), ..Behaviour::default() };
