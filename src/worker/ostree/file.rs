@@ -1,10 +1,13 @@
 //! One file of a commit, without a checkout.
 
+use std::io::Read as _;
+
 use apt_ostree::host::tree::task::{ReadFileAnswer, ReadFileRequest};
 use apt_ostree_proto::{ErrorCode, Failure};
 use base64::Engine;
 use ostree::gio::prelude::*;
-use ostree::gio::{FileQueryInfoFlags, IOErrorEnum};
+use ostree::gio::{File, FileQueryInfoFlags, IOErrorEnum};
+use ostree::{Repo, RepoFile};
 
 use super::repository::{self, NEVER, failed};
 
@@ -41,6 +44,20 @@ pub(crate) fn read_file(request: &ReadFileRequest) -> Result<ReadFileAnswer, Fai
         let message = format!("\"{}\" is too large to be read", request.path.display());
         return Err(Failure::new(ErrorCode::Internal, message));
     }
-    let (bytes, _) = file.load_contents(NEVER).map_err(|error| unread(&error))?;
+    let bytes = contents(&repo, &file).map_err(|error| unread(&error))?;
     Ok(ReadFileAnswer { base64: Some(base64::engine::general_purpose::STANDARD.encode(&bytes)) })
+}
+
+/// All bytes of a regular file. Not by `g_file_load_contents()`, which warns on every file of libostree.
+fn contents(repo: &Repo, file: &File) -> Result<Vec<u8>, ostree::glib::Error> {
+    let odd = || ostree::glib::Error::new(IOErrorEnum::Failed, "it is no file of the repository");
+    let checksum = file.downcast_ref::<RepoFile>().ok_or_else(odd)?.checksum();
+    let (stream, ..) = repo.load_file(&checksum, NEVER)?;
+    let mut bytes = Vec::new();
+    stream
+        .ok_or_else(odd)?
+        .into_read()
+        .read_to_end(&mut bytes)
+        .map_err(|error| ostree::glib::Error::new(IOErrorEnum::Failed, &error.to_string()))?;
+    Ok(bytes)
 }
