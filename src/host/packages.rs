@@ -19,7 +19,7 @@ use apt_ostree_actors::context::StepContext;
 use apt_ostree_actors::port::{Impact, Packages, PortResult, Processes, Resolution};
 use apt_ostree_proto::package::PackageChange;
 use apt_ostree_proto::request::Selection;
-use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, UnitName};
+use apt_ostree_proto::{CommitId, ErrorCode, Failure, PackageName, UnitName, Version};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -79,8 +79,9 @@ impl Packages for Apt {
         let request = tasks::ResolveRequest { selection: selection.clone(), kept: kept.to_vec() };
         let mut resolution: Resolution = worker::run(tasks::RESOLVE, &request, context).await?;
         for change in &mut resolution.changes {
-            (change.class, change.class_reason) =
-                classify(change.name.as_str(), change.new_version.is_none());
+            let versions = [&change.old_version, &change.new_version];
+            let [old, new] = versions.map(|version| version.as_ref().map(Version::as_str));
+            (change.class, change.class_reason) = classify(change.name.as_str(), old, new);
         }
         Ok(resolution)
     }

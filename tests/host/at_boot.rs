@@ -124,3 +124,27 @@ fn a_new_kernel_boots_next_and_its_failures_leave_the_host_as_it_was() {
     host.reboot();
     assert_eq!(host.shell("ls /usr/lib/modules"), "0.0.0-namespace\n");
 }
+
+#[test]
+fn a_fix_of_the_c_library_changes_live_and_back() {
+    let host = Host::boot_to_update();
+    let fix = Repository::newer("+fix", "libc6", "libc6", "*lib/*/libc.so.6");
+    host.mirror().publish(&Repository::default().with(fix));
+    let before = host.version_of("libc6");
+    let pids = "systemctl show --property=MainPID --value hello-svc nginx ssh dbus systemd-logind | grep .";
+    let was: Vec<String> = host.shell(pids).lines().map(str::to_owned).collect();
+
+    host.apt_ostree(["apply-live", "--restart-services", "--packages=libc6"]).success();
+    assert_eq!(host.version_of("libc6"), format!("{before}+fix"));
+    let is: Vec<String> = host.shell(pids).lines().map(str::to_owned).collect();
+    assert!((0..3).all(|service| is[service] != was[service]), "{was:?} {is:?}");
+    assert_eq!(is[3..], was[3..], "nobody restarts the bus and logind");
+    let left = host.apt_ostree(["services"]).success();
+    for unit in ["dbus.service", "systemd-logind.service"] {
+        assert!(left.contains(unit), "{left}");
+    }
+    host.assert_in_order();
+    host.apt_ostree(["rollback"]).success();
+    assert_eq!(host.version_of("libc6"), before);
+    host.assert_in_order();
+}

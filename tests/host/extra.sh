@@ -1,5 +1,5 @@
 #!/bin/bash
-# extra.sh PACKAGE...: fetches packages of the release pocket that the image does not have, with what they
+# extra.sh PACKAGE...: fetches packages of the release pocket, whether the image has them or not, with what they
 # need besides, and prints the directory that they are in. For what a benchmark compares with.
 set -euo pipefail
 . "$(dirname -- "$0")/settings.sh"
@@ -17,7 +17,7 @@ fetch() {
     make_scratch_apt "$suite_root/apt-extra" "$rootfs/var/lib/dpkg/status"
     fetch_indexes ''
     rm -f "$suite_root"/apt-extra/var/cache/apt/archives/*.deb
-    scratch_apt apt-get --quiet=2 --yes --no-install-recommends --download-only install "$@" >&2
+    scratch_apt apt-get --quiet=2 --yes --no-install-recommends --download-only --reinstall install "$@" >&2
     rm -rf "$output.new"
     mkdir "$output.new"
     mv "$suite_root"/apt-extra/var/cache/apt/archives/*.deb "$output.new/"

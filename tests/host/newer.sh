@@ -1,6 +1,7 @@
 #!/bin/bash
 # newer.sh SUFFIX DEB [FILE...]: makes a newer version out of a package, by appending SUFFIX to its version
-# and to each FILE in it, so that these are other files; prints its path. FILEs may be patterns.
+# and to each FILE in it, so that these are other files; prints its path. FILEs may be patterns, in which a *
+# stands for slashes too.
 set -euo pipefail
 . "$(dirname -- "$0")/settings.sh"
 
@@ -14,15 +15,15 @@ exec 9> "$suite_root/newer.lock"
 flock 9
 
 repack() {
-    local tree=$output.new/tree pattern file
+    local tree=$output.new/tree pattern file files
     rm -rf "$output.new"
     mkdir -p "$output.new"
     dpkg-deb --raw-extract "$deb" "$tree"
     sed -i -E "s/^(Version: .*)/\1$suffix/" "$tree/DEBIAN/control"
     for pattern; do
-        # shellcheck disable=SC2086 # a pattern
-        for file in "$tree"/$pattern; do
-            [ -f "$file" ] || die "$deb has no $file"
+        mapfile -t files < <(find "$tree" -type f -path "$tree/$pattern")
+        [ ${#files[@]} -gt 0 ] || die "$deb has no $pattern"
+        for file in "${files[@]}"; do
             printf '%s' "$suffix" >> "$file"
         done
     done

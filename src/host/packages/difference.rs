@@ -55,7 +55,8 @@ fn change(old: Option<&Package>, new: Option<&Package>) -> Result<PackageChange,
     let size = |package: Option<&Package>| {
         package.map_or(0, |package| i64::try_from(package.installed_bytes).unwrap_or(i64::MAX))
     };
-    let (class, class_reason) = classify(&shown.name, new.is_none());
+    let versions = [old, new].map(|package| package.map(|package| package.version.as_str()));
+    let (class, class_reason) = classify(&shown.name, versions[0], versions[1]);
     Ok(PackageChange {
         name: PackageName::parse(shown.name.as_str()).map_err(malformed)?,
         architecture: Architecture::parse(shown.architecture.as_str()).map_err(malformed)?,

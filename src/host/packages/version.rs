@@ -14,6 +14,12 @@ pub fn compare(left: &str, right: &str) -> Ordering {
         .then_with(|| compare_part(left_revision, right_revision))
 }
 
+/// A version without its Debian revision.
+pub fn upstream(version: &str) -> (u64, &str) {
+    let (epoch, rest) = split_epoch(version);
+    (epoch, split_revision(rest).0)
+}
+
 fn split_epoch(version: &str) -> (u64, &str) {
     match version.split_once(':') {
         Some((epoch, rest)) => (epoch.parse().unwrap_or(0), rest),
