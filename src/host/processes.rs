@@ -33,6 +33,9 @@ use maps::Replaced;
 /// buffer only grows to the largest maps file, some hundred kilobytes.
 const FIRST_BUFFER_BYTES: usize = 256 * 1024;
 
+/// The same for a process's control groups, of which the kernel tells a few hundred bytes.
+const CONTROL_GROUPS_BYTES: usize = 4 * 1024;
+
 /// The most that is read of one file in `/proc`: above the maps of a process with 65,530 mappings,
 /// the kernel's own default limit, each with a long path.
 const LARGEST_FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -202,8 +205,11 @@ impl Host {
 
     /// Whose the process is by its control group; none for one that has ended.
     fn owner(&self, process: &Process) -> Option<Owner> {
-        let text = fs::read_to_string(process.directory.join("cgroup")).ok()?;
-        Some(cgroup::owner(&text, &self.control_groups))
+        let mut text = Vec::with_capacity(CONTROL_GROUPS_BYTES);
+        if !process.read("cgroup", &mut text) {
+            return None;
+        }
+        Some(cgroup::owner(&String::from_utf8_lossy(&text), &self.control_groups))
     }
 
     /// Whose the process is; none for one that has ended.

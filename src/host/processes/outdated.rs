@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use apt_ostree_actors::port::{Manner, ProcessUse, Sighting, TreeChange};
 use apt_ostree_proto::outdated::Place;
@@ -16,31 +17,27 @@ use super::maps::Mapping;
 use super::present::{Link, Old, Present, Seen, View};
 use super::{FIRST_BUFFER_BYTES, Host, Process, Whose, kernel};
 
+/// How many threads look at processes: most of that is the kernel's work, which each does on a processor of
+/// its own; a few are enough to be done in no time, and leave a large host its others.
+const MOST_THREADS: usize = 4;
+
 /// How much of a path is told: one that is longer is cut, and names no file any more.
 const LONGEST_TOLD_PATH: usize = 1_024;
 
 impl Host {
     /// Looks at every process.
     pub(super) fn outdated(&self, changes: &[TreeChange], stop: &Stop) -> io::Result<Sighting> {
-        let own_pid = std::process::id();
+        let processes = self.processes()?;
         let mut present = Present::new(self);
         let (changes, mut interpreted) = (Changes::new(changes), Interpreted::new(stop));
         let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
         let mut sighting = Sighting { kernel: kernel::of_host(), ..Sighting::default() };
-        for process in self.processes()? {
+        for look in self.side_by_side(&processes, stop)? {
             stop.check()?;
-            // Kernel threads have no program, and what has ended has none any more.
-            let Ok(program) = fs::read_link(process.directory.join("exe")) else { continue };
             sighting.processes += 1;
-            // This daemon asks; it takes its new code when it next starts.
-            if process.pid == own_pid {
-                continue;
-            }
-            let Some(view) = self.view_of(&process) else { continue };
-            let mut found = Found::default();
-            found.add_mapped(&process, &view, &program, &mut present, &mut buffer);
-            if let Some(files) = interpreted.files(self, &process, &program, true)
-                && let Some(begin) = changes.begin_of(&process, &mut buffer)
+            let Look { process, program, seen: Some((view, mut found)) } = look else { continue };
+            if let Some(files) = interpreted.files(self, process, &program, true)
+                && let Some(begin) = changes.begin_of(process, &mut buffer)
             {
                 let is_of_other_root = matches!(view, View::OtherRoot(..));
                 for file in files.iter().filter(|file| changes.is_since(file, begin)) {
@@ -49,20 +46,59 @@ impl Host {
                 }
             }
             if interpreted::keeps_files_open(&program) {
-                found.add_open(&process, &view, &mut present);
+                found.add_open(process, &view, &mut present);
             }
             if found.0.is_empty() {
                 continue;
             }
-            let Some(whose) = self.whose(&process) else { continue };
+            let Some(whose) = self.whose(process) else { continue };
             if whose.place == Place::Host {
                 found.0.retain(|path, (_, is_of_other_root)| {
                     *is_of_other_root || present.is_the_systems(path)
                 });
             }
-            sighting.uses.extend(found.uses(&process, &view, &whose));
+            sighting.uses.extend(found.uses(process, &view, &whose));
         }
         Ok(sighting)
+    }
+
+    /// What the processes execute and map, by several threads, in the order of the processes.
+    fn side_by_side<'p>(&self, processes: &'p [Process], stop: &Stop) -> io::Result<Vec<Look<'p>>> {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let share = processes.len().div_ceil(threads).max(1);
+        thread::scope(|scope| {
+            let shares: Vec<_> = processes
+                .chunks(share)
+                .map(|share| scope.spawn(move || self.looks(share, stop)))
+                .collect();
+            let mut looks = Vec::with_capacity(processes.len());
+            for share in shares {
+                let ended = share.join();
+                looks.extend(ended.map_err(|_| io::Error::other("a look at processes panicked"))??);
+            }
+            Ok(looks)
+        })
+    }
+
+    fn looks<'p>(&self, processes: &'p [Process], stop: &Stop) -> io::Result<Vec<Look<'p>>> {
+        let own_pid = std::process::id();
+        let mut present = Present::new(self);
+        let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
+        let mut looks = Vec::with_capacity(processes.len());
+        for process in processes {
+            stop.check()?;
+            // Kernel threads have no program, and what has ended has none any more.
+            let Ok(program) = fs::read_link(process.directory.join("exe")) else { continue };
+            // This daemon asks; it takes its new code when it next starts.
+            let view = if process.pid == own_pid { None } else { self.view_of(process) };
+            let seen = view.map(|view| {
+                let mut found = Found::default();
+                found.add_mapped(process, &view, &program, &mut present, &mut buffer);
+                (view, found)
+            });
+            looks.push(Look { process, program, seen });
+        }
+        Ok(looks)
     }
 
     /// What of the files the process sees; none for one that has ended.
@@ -79,6 +115,14 @@ impl Host {
         let is_host = namespace == self.mount_namespace;
         Some(if is_host { View::Host } else { View::OwnMounts(namespace) })
     }
+}
+
+/// What one process executes.
+struct Look<'p> {
+    process: &'p Process,
+    program: PathBuf,
+    /// What it sees, and what of the code that it maps is old; none where that is not looked at.
+    seen: Option<(View, Found)>,
 }
 
 /// What one process uses that is not the present file, by path.
