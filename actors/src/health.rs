@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::StepContext;
 use crate::port::{Checks, HookCall, HookKind, Host, PortResult, Probes, Systemd};
+use crate::service::Watched;
 pub use baseline::{Baseline, FailedBefore, UnitProbe};
 pub use hooks::HOOKS_BUDGET;
 pub use probes::{LONGEST_PROBE, LONGEST_SETTLE};
@@ -106,8 +107,8 @@ impl Handler<FindRefusedHooks> for HealthActor {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "PortResult<Baseline>")]
 pub struct RecordBaseline {
-    /// The units that the update will touch and leave running: `ServicePlan::watched`.
-    pub units: Vec<UnitName>,
+    /// The units that the update will touch: `ServicePlan::watched`.
+    pub units: Watched,
     /// The configured probes; asked are those of the units above and of what needs them.
     pub probes: Probes,
     /// What hooks are told; none: they are not run.

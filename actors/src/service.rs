@@ -61,9 +61,10 @@ impl ServicePlan {
     }
 
     /// The touched units whose health counts: all but those that are meant to go.
-    pub fn watched(&self) -> Vec<UnitName> {
+    pub fn watched(&self) -> Watched {
         let gone = self.with(&[UnitAction::Stop]);
-        self.touched().into_iter().filter(|unit| !gone.contains(unit)).collect()
+        let units = self.touched().into_iter().filter(|unit| !gone.contains(unit)).collect();
+        Watched { units, gone }
     }
 
     /// Whether no unit is touched.
@@ -75,6 +76,15 @@ impl ServicePlan {
         let wanted = self.effects.iter().filter(|effect| actions.contains(&effect.action));
         wanted.map(|effect| effect.unit.clone()).collect()
     }
+}
+
+/// Whose health counts after an update.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// The units that it touches and leaves running. What needs them counts with them.
+    pub units: Vec<UnitName>,
+    /// Those that are meant to go: of them nothing is expected, whatever they need.
+    pub gone: Vec<UnitName>,
 }
 
 /// The actor that works on units.

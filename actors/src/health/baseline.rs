@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::probes::{self, PROBES_AT_ONCE};
 use super::{RecordBaseline, hooks, usage};
 use crate::port::{Checks, HookKind, PortResult, Probe, Probes, Systemd};
+use crate::service::Watched;
 
 /// How far dependents of dependents are followed; real chains have two or three links.
 const DEEPEST_CHAIN: usize = 16;
@@ -57,7 +58,7 @@ pub(super) async fn record(
     request: &RecordBaseline,
 ) -> PortResult<Baseline> {
     let states = states(systemd, &request.units).await?;
-    let services = request.units.iter().filter(|unit| unit.kind() == "service");
+    let services = request.units.units.iter().filter(|unit| unit.kind() == "service");
     let usage = usage::read(systemd, &services.cloned().collect::<Vec<_>>()).await;
     let probes = probes_of(systemd, &request.probes, &states).await?;
     let transaction = request.context.transaction;
@@ -78,13 +79,13 @@ pub(super) async fn record(
     })
 }
 
-/// The states of `units` and, link by link, of what needs them.
+/// The states of the units and, link by link, of what needs them.
 async fn states(
     systemd: &dyn Systemd,
-    units: &[UnitName],
+    watched: &Watched,
 ) -> PortResult<BTreeMap<UnitName, UnitState>> {
-    let mut all: BTreeSet<UnitName> = units.iter().cloned().collect();
-    let mut newest = units.to_vec();
+    let mut all: BTreeSet<UnitName> = watched.units.iter().cloned().collect();
+    let mut newest = watched.units.clone();
     for _ in 0..DEEPEST_CHAIN {
         if newest.is_empty() {
             break;
@@ -93,7 +94,7 @@ async fn states(
         newest = dependencies
             .into_values()
             .flat_map(|own| own.required_by)
-            .filter(|unit| all.insert(unit.clone()))
+            .filter(|unit| !watched.gone.contains(unit) && all.insert(unit.clone()))
             .collect();
     }
     let all: Vec<UnitName> = all.into_iter().collect();

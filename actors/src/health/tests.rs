@@ -26,7 +26,7 @@ fn call(phase: HookPhase) -> HookCall {
 
 fn look(units: &[&str], probes: Probes) -> RecordBaseline {
     RecordBaseline {
-        units: units.iter().map(|name| unit(name)).collect(),
+        units: Watched { units: units.iter().map(|name| unit(name)).collect(), gone: Vec::new() },
         probes,
         call: Some(call(HookPhase::Before)),
         hook_timeout: Duration::from_secs(30),
@@ -119,6 +119,25 @@ async fn a_unit_that_its_manager_keeps_restarting_is_not_healthy() {
     };
     let failure = watch(flaps).await.0.unwrap_err();
     assert!(failure.message.contains("restarted by itself"), "{}", failure.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_expected_of_a_unit_that_goes_even_if_it_needs_one_that_stays() {
+    let systemd = SimSystemd::new();
+    let required_by = vec![unit("top.service")];
+    let dependencies = crate::port::UnitDependencies { required_by, ..Default::default() };
+    systemd.define(&unit("base.service"), SimUnit { dependencies, ..SimUnit::default() });
+    systemd.define(&unit("top.service"), SimUnit::default());
+    systemd.boot(&unit("base.service"));
+    systemd.boot(&unit("top.service"));
+    let mut look = look(&["base.service"], Probes::new());
+    look.units.gone = vec![unit("top.service")];
+    let baseline = baseline::record(&systemd, &SimChecks::default(), &look).await.unwrap();
+    // As packages leave it that are removed and not purged.
+    systemd.define(&unit("top.service"), SimUnit { masked: true, ..SimUnit::default() });
+    systemd.stop(&unit("top.service"), Duration::from_secs(90)).await.unwrap();
+    let report = check_health(&systemd, &request(baseline, &["base.service"])).await.unwrap();
+    assert_eq!(report.healthy, [unit("base.service")]);
 }
 
 #[tokio::test(start_paused = true)]
