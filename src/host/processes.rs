@@ -40,6 +40,11 @@ const CONTROL_GROUPS_BYTES: usize = 4 * 1024;
 /// the kernel's own default limit, each with a long path.
 const LARGEST_FILE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// How many files of one process are told: of a unit's, far more than anybody reads; of any other's, whose
+/// number nobody limits, those that come first.
+const MOST_FILES_OF_UNITS: usize = 64;
+const MOST_FILES_OF_OTHERS: usize = 8;
+
 /// The process that tells what the host's own namespaces, root and control groups are.
 const HOST_INIT: &str = "1";
 
@@ -118,6 +123,14 @@ struct Whose {
     place: Place,
 }
 
+impl Whose {
+    /// How many files of one process are told.
+    fn most_files(&self) -> usize {
+        let is_of_unit = self.place == Place::Host && self.unit.is_some();
+        if is_of_unit { MOST_FILES_OF_UNITS } else { MOST_FILES_OF_OTHERS }
+    }
+}
+
 /// A directory of `/proc`. Whatever it lacks, the process has ended meanwhile or is a kernel thread.
 struct Process {
     pid: u32,
@@ -189,10 +202,12 @@ impl Host {
             if used.is_empty() && read.is_empty() {
                 continue;
             }
-            let Some(Whose { unit, place }) = self.whose(&process) else { continue };
+            let Some(whose) = self.whose(&process) else { continue };
+            let most = whose.most_files();
+            let Whose { unit, place } = whose;
             let mapped = used.iter().map(|path| (*path, Manner::Maps));
             let read = read.difference(&used).map(|path| (*path, Manner::Interprets));
-            found.extend(mapped.chain(read).map(|(path, manner)| ProcessUse {
+            found.extend(mapped.chain(read).take(most).map(|(path, manner)| ProcessUse {
                 pid: process.pid,
                 unit: unit.clone().filter(|_| place == Place::Host),
                 place: place.clone(),

@@ -15,7 +15,7 @@ use super::effort::Stop;
 use super::interpreted::{self, Changes, Interpreted};
 use super::maps::Mapping;
 use super::present::{Link, Old, Present, Seen, View};
-use super::{FIRST_BUFFER_BYTES, Host, Process, Whose, kernel};
+use super::{FIRST_BUFFER_BYTES, Host, MOST_FILES_OF_UNITS, Process, Whose, kernel};
 
 /// How many threads look at processes: most of that is the kernel's work, which each does on a processor of
 /// its own; a few are enough to be done in no time, and leave a large host its others.
@@ -131,7 +131,9 @@ struct Found(BTreeMap<PathBuf, (Manner, bool)>);
 
 impl Found {
     fn add(&mut self, old: &Old, manner: Manner) {
-        self.0.entry(told(&old.path)).or_insert((manner, old.is_of_other_root));
+        if self.0.len() < MOST_FILES_OF_UNITS {
+            self.0.entry(told(&old.path)).or_insert((manner, old.is_of_other_root));
+        }
     }
 
     /// The program and what is mapped of other files to be executed.
@@ -190,7 +192,8 @@ impl Found {
         view: &'a View,
         whose: &'a Whose,
     ) -> impl Iterator<Item = ProcessUse> + 'a {
-        self.0.into_iter().map(move |(path, (manner, is_of_other_root))| {
+        let files = self.0.into_iter().take(whose.most_files());
+        files.map(move |(path, (manner, is_of_other_root))| {
             let place = match (view, &whose.place) {
                 (View::OtherRoot(root, _), Place::Host) if is_of_other_root => {
                     Place::Chroot { root: told(root), unit: whose.unit.clone() }

@@ -23,6 +23,12 @@ use super::{Host, Process, maps, mountinfo};
 /// a name, devices.
 const NOT_INSTALLED: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp", "/var/run"];
 
+/// How many bytes of paths are known at a time, each with what was found of it: those of all files that
+/// the programs of a host map, many times over. What does not fit is looked at as often as it is met.
+const MOST_KNOWN_BYTES: usize = 32 << 20;
+/// What a path takes besides its bytes.
+const PATH_BYTES: usize = 256;
+
 /// Where what is installed is the system's, whoever owns the directories.
 const SYSTEMS_OWN: &[&str] = &["/usr", "/opt", "/var/opt", "/var/usrlocal"];
 
@@ -125,6 +131,7 @@ pub(super) struct Present<'a> {
     in_host: HashMap<PathBuf, Option<Identity>>,
     root_alone: HashMap<PathBuf, bool>,
     verdicts: HashMap<VerdictKey, Option<Old>>,
+    known_bytes: usize,
 }
 
 /// View, device, inode, path.
@@ -134,7 +141,7 @@ impl<'a> Present<'a> {
     pub(super) fn new(host: &'a Host) -> Self {
         let usr_device = Identity::of(&host.path(Path::new("/usr"))).map(|usr| usr.device);
         let (in_host, root_alone) = (HashMap::new(), HashMap::new());
-        Self { host, usr_device, in_host, root_alone, verdicts: HashMap::new() }
+        Self { host, usr_device, in_host, root_alone, verdicts: HashMap::new(), known_bytes: 0 }
     }
 
     /// Judges the file; none where it is the present one, or no part of an installed program.
@@ -144,7 +151,9 @@ impl<'a> Present<'a> {
             return verdict.clone();
         }
         let verdict = self.judge_anew(process, view, seen);
-        self.verdicts.insert(key, verdict.clone());
+        if self.has_room_for(2 * seen.path.len()) {
+            self.verdicts.insert(key, verdict.clone());
+        }
         verdict
     }
 
@@ -226,8 +235,19 @@ impl<'a> Present<'a> {
         // What is in a directory that is gone is gone as well.
         let is_root_alone = fs::metadata(self.host.path(directory))
             .is_ok_and(|status| status.uid() == 0 && status.mode() & 0o022 == 0);
-        self.root_alone.insert(directory.to_owned(), is_root_alone);
+        if self.has_room_for(directory.as_os_str().len()) {
+            self.root_alone.insert(directory.to_owned(), is_root_alone);
+        }
         is_root_alone
+    }
+
+    /// Takes room for a path of so many bytes among what is known, if there is any.
+    fn has_room_for(&mut self, path: usize) -> bool {
+        let bytes = self.known_bytes + PATH_BYTES + path;
+        if bytes <= MOST_KNOWN_BYTES {
+            self.known_bytes = bytes;
+        }
+        bytes <= MOST_KNOWN_BYTES
     }
 
     /// What is at that path of the host now.
@@ -236,7 +256,9 @@ impl<'a> Present<'a> {
             return *known;
         }
         let now = Identity::of(&self.host.path(path));
-        self.in_host.insert(path.to_owned(), now);
+        if self.has_room_for(path.as_os_str().len()) {
+            self.in_host.insert(path.to_owned(), now);
+        }
         now
     }
 }
@@ -322,6 +344,19 @@ mod tests {
         ] {
             assert_eq!(may_be_installed(Path::new(path)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_paths_has_a_limit_and_is_found_all_the_same() {
+        let host = Host::open(Path::new("/proc"), "self").unwrap();
+        let mut present = Present::new(&host);
+        let long = format!("/usr/{}", "x/".repeat(2_000));
+        for number in 0..20_000 {
+            assert_eq!(present.look(Path::new(&format!("{long}{number}"))), None);
+        }
+        assert!(present.in_host.len() < 10_000, "{}", present.in_host.len());
+        assert!(present.known_bytes <= MOST_KNOWN_BYTES);
+        assert!(present.look(Path::new("/usr")).is_some());
     }
 
     #[test]
