@@ -18,6 +18,9 @@ pub struct Plan {
     pub source: TreeSource,
     /// The commit whose tree is `/usr` now.
     pub base: CommitId,
+    /// The commit that boots next, where that is another one.
+    #[serde(default)]
+    pub next: Option<CommitId>,
     /// The packages that change, in the order of their names.
     pub changes: Vec<PackageChange>,
     /// The packages that change with the next boot instead, by a transaction that follows this one.
@@ -45,10 +48,10 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         match self.source {
             TreeSource::Packages => self.changes.is_empty(),
-            // What boots next may be another tree than the one that runs.
-            _ if self.when == When::NextBoot => false,
             TreeSource::Commit { ref commit } | TreeSource::Before { ref commit, .. } => {
-                *commit == self.base || !self.next_boot.is_empty()
+                // A tree that runs is not kept before it boots next as well.
+                let is_there = *commit == self.base && self.next.is_none();
+                is_there || !self.next_boot.is_empty()
             }
         }
     }

@@ -60,5 +60,19 @@ fn an_older_entry_has_its_own_etc_and_says_what_it_lacks_and_the_newer_one_is_as
     host.apt_ostree(["rollback"]).success();
     runs(&host, 1);
     host.apt_ostree(["status", "--verify"]).success();
+
+    // Who booted the older entry for good says so: it is what boots from then on.
+    host.reboot();
+    host.apt_ostree(UPDATE).success();
+    host.reboot();
+    runs(&host, 2);
+    host.reboot_into(OLDER);
+    runs(&host, 1);
+    host.apt_ostree(["rollback"]).success();
+    let state = host.json(0, ["status"]);
+    assert_eq!((&state["next"], &state["left_out"]), (&state["booted"], &json!([])), "{state}");
+    host.reboot();
+    runs(&host, 1);
+    host.apt_ostree(["status", "--verify"]).success();
     host.shell("ostree fsck --quiet");
 }

@@ -116,16 +116,18 @@ impl Drive {
         let (refresh, restart, when) =
             (self.request.refresh, self.request.restart, self.request.when);
         let refresh = refresh && self.request.plan.is_none();
+        let next = (host.next != host.running).then_some(host.next);
         let base = host.running;
         let package = workers.package.clone();
         let strategies = self.parts.settings.strategies.clone();
-        let plan = self
+        let mut plan = self
             .reporting(async move |context| {
                 ask(&package, MakePlan { base, goal, refresh, restart, when, strategies, context })
                     .await
             })
             .await
             .map_err(|failure| self.tree_is_gone(failure))?;
+        plan.next = next;
         if let Some(wanted) = self.request.plan.clone() {
             stale::refuse_if_stale(&self.parts.journal, &wanted, &plan).await?;
         }
