@@ -220,19 +220,19 @@ mod tests {
     #[test]
     fn changes_are_asked_for_again_by_name_but_for_what_others_need() {
         let changes = [
-            change("a", Action::Upgrade, true),
-            change("b", Action::Install, false),
-            change("b-lib", Action::Install, true),
-            change("c", Action::Remove, false),
-            change("d", Action::Downgrade, false),
+            change("aa", Action::Upgrade, true),
+            change("bb", Action::Install, false),
+            change("bb-lib", Action::Install, true),
+            change("cc", Action::Remove, false),
+            change("dd", Action::Downgrade, false),
         ];
         let selection = Selection::of_changes(changes.iter().chain(&changes));
         let names =
             |specs: &[PackageSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(names(&selection.upgrade), ["a:amd64"]);
-        assert_eq!(names(&selection.install), ["b:amd64", "d:amd64=1"]);
-        assert_eq!(names(&selection.remove), ["c:amd64"]);
-        let named = ["a", "b", "c", "d"].map(|name| PackageName::parse(name).unwrap());
+        assert_eq!(names(&selection.upgrade), ["aa:amd64"]);
+        assert_eq!(names(&selection.install), ["bb:amd64", "dd:amd64=1"]);
+        assert_eq!(names(&selection.remove), ["cc:amd64"]);
+        let named = ["aa", "bb", "cc", "dd"].map(|name| PackageName::parse(name).unwrap());
         assert!(selection.without(&named).is_whole_upgrade());
     }
 
