@@ -105,6 +105,7 @@ fn an_update_after_it_does_not_lose_what_waits() {
         let joined = run(&mut daemon, for_next_boot(named(&["app"]))).await;
         let names: Vec<_> = joined.changes.iter().map(|change| change.name.as_str()).collect();
         assert_eq!(names, ["app", "kernel"]);
+        assert_eq!(joined.warnings, [""; 0], "nothing is lost");
         assert_eq!(host.state().disk.staged, joined.commit);
 
         // The way back leads before all of them: what never took effect is not undone.
@@ -114,6 +115,22 @@ fn an_update_after_it_does_not_lose_what_waits() {
         assert_eq!(back.commit, live.base);
         assert!(back.followed_by.is_none());
         assert!(state_of(&daemon).await.awaits_boot.is_none());
+    });
+}
+
+#[test]
+fn what_does_not_wait_any_more_is_named() {
+    in_system(async {
+        let (host, state) = host_with_newer_kernel();
+        host.packages.set_up_to_date(true);
+        let mut daemon = Daemon::start(&host, state.path()).await;
+        daemon.update().await;
+        daemon.end(SECOND).await;
+        host.packages.set_up_to_date(false);
+        host.packages.set_newer_kernel(false, false);
+        let instead = run(&mut daemon, for_next_boot(upgrade())).await;
+        assert_eq!(instead.outcome, Outcome::Committed, "{instead:?}");
+        assert!(instead.warnings[0].starts_with("transaction 2 does not wait"), "{instead:?}");
     });
 }
 

@@ -28,11 +28,10 @@ impl Drive {
             .write(move |journal| {
                 let waited = waited_until_now(journal, &this, takes_the_place)?;
                 let Some(request) = request_for(&this, &rest, waited.as_ref()) else {
-                    record.warnings.extend(waited.map(|dropped| {
-                        format!(
-                            "transaction {} does not wait for the next boot any more",
-                            dropped.id
-                        )
+                    let dropped = waited.filter(|waited| !has_all_of(&record, waited));
+                    record.warnings.extend(dropped.map(|dropped| {
+                        let id = dropped.id;
+                        format!("transaction {id} does not wait for the next boot any more")
                     }));
                     journal.finish(&record, &entry)?;
                     return Ok(record);
@@ -47,20 +46,29 @@ impl Drive {
             })
             .await
     }
-}
 
-impl Drive {
     /// What people are told to boot for, where this transaction changes that.
     pub(in super::super) async fn reboot_advice(&self) -> Result<Option<RebootAdvice>, Failure> {
         let names = |changes: &[PackageChange]| -> Vec<PackageName> {
             changes.iter().map(|change| change.name.clone()).collect()
         };
-        let mut withdrawn = self.parts.journal.with(Journal::awaiting_boot).await?;
-        let withdrawn = withdrawn.take().map(|record| names(&record.changes)).unwrap_or_default();
+        let waited = self.parts.journal.with(Journal::awaiting_boot).await?;
+        let withdrawn = waited.map(|record| names(&record.changes)).unwrap_or_default();
         let waiting = if self.is_live() { Vec::new() } else { names(&self.planned()?.changes) };
         let advice = RebootAdvice { waiting, withdrawn };
         Ok((advice != RebootAdvice::default()).then_some(advice))
     }
+}
+
+/// Whether a transaction changes all packages that another one does.
+fn has_all_of(record: &HistoryRecord, other: &HistoryRecord) -> bool {
+    let has = |change: &PackageChange| {
+        record
+            .changes
+            .iter()
+            .any(|own| (&own.name, &own.architecture) == (&change.name, &change.architecture))
+    };
+    other.changes.iter().all(has)
 }
 
 /// The update that has waited for the next boot so far, and does not any more: this one was deployed in
