@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Host, MANAGER, Output, Repository, Snapshot};
+use crate::support::{Host, Listener, MANAGER, Output, Repository, Snapshot};
 
 /// Longer than everything that a test does while an update waits.
 const LONG: &str = "--confirm-timeout=600";
@@ -129,6 +129,12 @@ fn an_update_waits_for_its_confirmation_and_is_put_back_without_it() {
     host.shell("ostree fsck --quiet");
 }
 
+/// Until then a daemon that is asked to stop puts the update back.
+fn wait_until_it_waits(listener: &mut Listener) {
+    listener.wait_until(|told| told.begins("confirm"));
+    listener.wait_until(|told| told.member == "Progress" && told.number(2) > 0);
+}
+
 #[test]
 fn the_end_of_a_daemon_neither_keeps_an_update_nor_ends_its_wait() {
     let host = host_to_confirm();
@@ -143,7 +149,7 @@ fn the_end_of_a_daemon_neither_keeps_an_update_nor_ends_its_wait() {
 
     // Stopped; and nobody calls it, nor could anybody over the network.
     begin_and_leave(&host);
-    listener.wait_until(|told| told.begins("confirm"));
+    wait_until_it_waits(&mut listener);
     host.shell("systemctl stop apt-ostreed; ip link set lo down");
     assert_eq!(active_state(&host), "inactive");
     assert_eq!(host.shell("cat /usr/share/hello-svc/version"), "2\n");
@@ -154,8 +160,7 @@ fn the_end_of_a_daemon_neither_keeps_an_update_nor_ends_its_wait() {
     // Killed and stopped, and confirmed then; the client has seen it all.
     let client = begin(&host, LONG);
     for end in ["kill --kill-whom=main --signal=KILL", "stop", "restart"] {
-        listener.wait_until(|told| told.begins("confirm"));
-        listener.wait_until(|told| told.member == "Progress" && told.number(2) > 0);
+        wait_until_it_waits(&mut listener);
         host.shell(&format!("systemctl {end} apt-ostreed; systemctl reset-failed apt-ostreed"));
     }
     listener.wait_until(|told| told.begins("confirm"));

@@ -16,7 +16,7 @@ pub(crate) use host::{Host, Image, Output};
 pub(crate) use look::look;
 pub(crate) use mirror::{Repository, empty_package, real_upgrades};
 pub(crate) use poller::{Poller, Polls};
-pub(crate) use product::{MANAGER, STEPS, Told};
+pub(crate) use product::{Listener, MANAGER, STEPS, Told};
 pub(crate) use scripts::{host_root, run_script, wait_for};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use torture::note_torture;
