@@ -72,6 +72,9 @@ pub struct HistoryEntry {
     /// The rollback points that name the state it led to.
     #[serde(default)]
     pub points: Vec<PointName>,
+    /// Whether it takes effect with the next boot, and has not yet.
+    #[serde(default)]
+    pub awaits_boot: bool,
 }
 
 /// A record with the lines that its transaction's tools printed.

@@ -122,11 +122,8 @@ pub(super) fn state(out: &mut dyn Write, state: &HostState) -> io::Result<()> {
     writeln!(out, "next boot {}{foreign}", state.next.short())?;
     if let Some(waiting) = &state.awaits_boot {
         let (id, title) = (waiting.id, one_line(&waiting.title));
-        writeln!(
-            out,
-            "          takes effect then: {id}: {title} ({} packages)",
-            waiting.packages
-        )?;
+        let packages = plural(waiting.packages, "package");
+        writeln!(out, "          takes effect then: {id}: {title} ({packages})")?;
         for Refusal { subject, reason } in waiting.reasons.iter().take(MOST_WAITING) {
             writeln!(out, "            {}: {}", one_line(subject), one_line(reason))?;
         }
@@ -364,6 +361,12 @@ pub(super) fn reasons(all: &[Reason]) -> Vec<String> {
     lines
 }
 
+/// A number of things.
+fn plural(count: usize, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
 /// What came of a transaction.
 pub(super) fn record(out: &mut dyn Write, record: &HistoryRecord) -> io::Result<()> {
     match record.outcome {
@@ -375,14 +378,14 @@ pub(super) fn record(out: &mut dyn Write, record: &HistoryRecord) -> io::Result<
         }
         _ => section(out, "Warnings", &record.warnings, Clone::clone)?,
     }
-    writeln!(
-        out,
-        "{}: {}, {} in {:.1} s",
-        record.id,
-        one_line(&record.title),
-        record.outcome.name(),
-        seconds(record.duration_milliseconds)
-    )
+    let took = seconds(record.duration_milliseconds);
+    let is_kept = matches!(record.outcome, Outcome::Committed | Outcome::Forced);
+    let when = match record.request.when {
+        When::NextBoot if is_kept => ": it takes effect with the next boot",
+        _ => "",
+    };
+    let (title, outcome) = (one_line(&record.title), record.outcome.name());
+    writeln!(out, "{}: {title}, {outcome} in {took:.1} s{when}", record.id)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "durations are shown with one digit")]

@@ -43,6 +43,8 @@ fn what_cannot_change_live_waits_with_all_that_goes_with_it_and_comes_with_the_b
     for told in ["takes effect then", "firmware-toy: firmware is loaded"] {
         assert!(status.contains(told), "{status}");
     }
+    assert!(shown.contains("it takes effect with the next boot"), "{shown}");
+    assert!(host.apt_ostree(["history"]).success().contains("awaits the boot"));
     host.apt_ostree(["status", "--verify"]).success();
     assert_eq!(host.json(0, ["services"])["units"], json!([]), "what only waits replaces nothing");
 

@@ -156,6 +156,7 @@ impl Journal {
             self.kept_updates()?.into_iter().map(|update| (update.id, update.bytes)).collect();
         let following: Vec<(Option<TransactionId>, &CommitId)> =
             points.iter().map(|point| (standing.first_after(point), &point.commit)).collect();
+        let awaiting = self.awaiting_boot()?.map(|record| record.id);
         let entry = |record: HistoryRecord| {
             let changed = matches!(record.outcome, Outcome::Committed | Outcome::Forced);
             let follows_point = following.iter().any(|(first, commit)| {
@@ -173,6 +174,7 @@ impl Journal {
                 rollback: changed.then_some(rollback),
                 kept_bytes: kept.get(&record.id).copied(),
                 points: named.map(|point| point.name.clone()).collect(),
+                awaits_boot: awaiting == Some(record.id),
                 record,
             }
         };

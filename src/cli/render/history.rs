@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use apt_ostree_proto::PointName;
-use apt_ostree_proto::record::{FinishedTransaction, HistoryEntry, HistoryRecord, RollbackState};
+use apt_ostree_proto::record::{FinishedTransaction, HistoryEntry, RollbackState};
 use indicatif::HumanBytes;
 use nix::unistd::{Uid, User};
 
@@ -17,14 +17,15 @@ pub(in crate::cli) fn history(out: &mut dyn Write, entries: &Vec<HistoryEntry>) 
         ["ID", "WHEN", "WHO", "WHAT", "RESULT", "PACKAGES", "SECONDS", "ROLLBACK", "POINTS"];
     let mut table = table(&header);
     let mut users = Users::default();
-    for HistoryEntry { record, rollback, kept_bytes, points } in entries {
+    for entry in entries {
+        let HistoryEntry { record, rollback, kept_bytes, points, .. } = entry;
         let points: Vec<&str> = points.iter().map(PointName::as_str).collect();
         table.add_row([
             record.id.to_string(),
             date(record.started_seconds),
             users.name(record.caller.uid),
             one_line(&record.title).into_owned(),
-            result(record),
+            result(entry),
             record.changes.len().to_string(),
             format!("{:.1}", seconds(record.duration_milliseconds)),
             rollback_text(*rollback, *kept_bytes),
@@ -34,9 +35,10 @@ pub(in crate::cli) fn history(out: &mut dyn Write, entries: &Vec<HistoryEntry>) 
     writeln!(out, "{}", table.trim_fmt())
 }
 
-fn result(record: &HistoryRecord) -> String {
+fn result(HistoryEntry { record, awaits_boot, .. }: &HistoryEntry) -> String {
     match &record.failure {
         Some(failure) => format!("{} ({})", record.outcome.name(), failure.code),
+        None if *awaits_boot => "awaits the boot".to_owned(),
         None => record.outcome.name().to_owned(),
     }
 }
@@ -59,8 +61,8 @@ pub(in crate::cli) fn finished(
     out: &mut dyn Write,
     finished: &FinishedTransaction,
 ) -> io::Result<()> {
-    let FinishedTransaction { entry: HistoryEntry { record, rollback, kept_bytes, points }, log } =
-        finished;
+    let FinishedTransaction { entry, log } = finished;
+    let HistoryEntry { record, rollback, kept_bytes, points, .. } = entry;
     let who = Users::default().name(record.caller.uid);
     writeln!(out, "{} {} ({who})", date(record.started_seconds), one_line(&record.title))?;
     if let (Some(base), Some(commit)) = (&record.base, &record.commit) {
@@ -79,7 +81,10 @@ pub(in crate::cli) fn finished(
     section(out, "Output", log, Clone::clone)?;
     section(out, "Points", points, ToString::to_string)?;
     let took = seconds(record.duration_milliseconds);
-    writeln!(out, "\n{} in {took:.1} s", record.outcome.name())?;
+    writeln!(out, "\n{} in {took:.1} s", result(entry))?;
+    if let Some(next) = record.followed_by {
+        writeln!(out, "what could not change live: see {next}")?;
+    }
     if rollback.is_some() {
         writeln!(out, "rollback: {}", rollback_text(*rollback, *kept_bytes))?;
     }

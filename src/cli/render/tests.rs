@@ -60,7 +60,8 @@ fn plan_with(text: &str) -> Value {
         "changes": [change_with(text)], "units": [unit_with(text)],
         "etc_conflicts": [{ "path": text, "package": text, "resolution": text }],
         "space": [{ "path": text, "needed_bytes": 1, "available_bytes": 1 }],
-        "refused": [{ "subject": text, "reason": text }], "warnings": [text], "restart": "never"
+        "refused": [{ "subject": text, "reason": text }], "warnings": [text], "restart": "never",
+        "next_boot": [change_with(text)], "when": "next-boot"
     })
 }
 
@@ -73,7 +74,10 @@ fn state_with(text: &str) -> Value {
     json!({
         "os_name": text, "booted": COMMIT, "running": COMMIT, "next": COMMIT,
         "foreign_pending": false, "transaction": transaction, "stuck": true, "configuration": text,
-        "last": record_with(text, "committed"), "points": points(), "kept": kept()
+        "last": record_with(text, "committed"), "points": points(), "kept": kept(),
+        "awaits_boot": {
+            "id": 7, "title": text, "packages": 1, "reasons": vec![json!({ "subject": text, "reason": text }); 12]
+        }
     })
 }
 
@@ -132,6 +136,20 @@ fn everything_with(text: &str) -> Vec<String> {
     ];
     all.extend(["committed", "failed"].map(|outcome| shown(record_with(text, outcome), record)));
     all
+}
+
+#[test]
+fn what_waits_for_the_boot_is_named_and_what_is_too_long_counted() {
+    let text = shown(state_with("x"), state);
+    for part in ["takes effect then: 7: x (1 package)", "x: x", "and 2 more"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    let mut waiting = record_with("x", "committed");
+    waiting["request"]["when"] = json!("next-boot");
+    let text = shown(waiting.clone(), record);
+    assert!(text.contains("it takes effect with the next boot"), "{text}");
+    (waiting["awaits_boot"], waiting["failure"]) = (json!(true), json!(null));
+    assert!(shown(json!([waiting]), history).contains("awaits the boot"));
 }
 
 #[test]
