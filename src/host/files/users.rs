@@ -62,12 +62,15 @@ pub(super) fn merge(database: Database, base: &[u8], theirs: &[u8], ours: &[u8])
         (index(database, base), index(database, theirs), index(database, ours));
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut kept = Vec::new();
+    let gone = gone(&base, &theirs, &ours);
     for (key, line) in &ours.lines {
         let (was, wanted) = (base.get(key), theirs.get(key));
         if wanted == was || wanted == Some(line) {
             lines.push(line.clone());
-        } else if was == Some(line) {
-            lines.extend(wanted.cloned());
+        } else if gone.contains(key) {
+            // The update's removal.
+        } else if let (true, Some(wanted)) = (was == Some(line), wanted) {
+            lines.push(wanted.clone());
         } else {
             let both = merge_members(database, was, wanted, line);
             if both.is_none() {
@@ -100,6 +103,20 @@ pub(super) fn merge(database: Database, base: &[u8], theirs: &[u8], ours: &[u8])
         text.push(b'\n');
     }
     Merged { text, kept }
+}
+
+/// The lines of `ours` that the change removes. Of several lines of one name only the last can go, or the
+/// next one would stand for it by the next time.
+fn gone<'a>(base: &Index, theirs: &Index, ours: &'a Index) -> BTreeSet<&'a Key> {
+    let mut gone = BTreeSet::new();
+    for (key, line) in ours.lines.iter().rev() {
+        let next = (key.0.clone(), key.1 + 1);
+        let is_last = ours.get(&next).is_none() || gone.contains(&next);
+        if is_last && theirs.get(key).is_none() && base.get(key) == Some(line) {
+            gone.insert(key);
+        }
+    }
+    gone
 }
 
 /// `merged`, with the lines of `ours` that it lacks for one of `names`, each where it was.
@@ -304,6 +321,9 @@ mod tests {
                 0,
             ),
             (passwd, "", "a:1", "b:2", "b:2\na:1\n", 0),
+            // The same name twice: nobody's tool writes that, but nobody's line is lost.
+            (passwd, "a:1\nb:2\n", "b:3\n", "a:1\na:1\n", "a:1\na:1\n", 2),
+            (passwd, "a:1\na:2\nb:1\n", "b:1\n", "a:1\na:2\nb:4\n", "b:4\n", 0),
         ] {
             let merge = |ours: &[u8]| merge(database, base.as_bytes(), theirs.as_bytes(), ours);
             let merged = merge(ours.as_bytes());
