@@ -1,7 +1,7 @@
 //! The coordinator: takes requests, runs one transaction at a time, writes the journal, publishes
 //! what happens.
 //!
-//! Modules in reading order: `drive` runs one transaction from its log to its end, with the
+//! Modules in reading order: `begin` takes requests; `drive` runs one transaction from its log to its end, with the
 //! effects of each step in `forward` and of each undo in `unwind`; `confirmation` is how one that
 //! waits is confirmed; `hooks` is what the admin has run around it; `recovery` takes up what a dead
 //! daemon left; `facts` and `progress` are what a transaction knows and how far it is; `pump` and `told`
@@ -9,6 +9,7 @@
 //! rollbacks need, `points` names it, `compare` tells states apart; `outdated` finds what runs old
 //! code, `restart` restarts it; `inspect` compares the host with its record and has it mended.
 
+mod begin;
 mod compare;
 mod confirmation;
 mod deadline;
@@ -40,12 +41,11 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture
 use apt_ostree_proto::event::Event;
 use apt_ostree_proto::id::BootId;
 use apt_ostree_proto::record::HistoryRecord;
-use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest, When};
 use apt_ostree_proto::status::{LostJournal, Phase, TransactionStatus};
-use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{ErrorCode, Failure, TransactionId};
 use tokio::sync::watch;
 
+pub use begin::{BeginTransaction, RepairHost};
 pub use compare::CompareStates;
 pub use confirmation::{ConfirmTransaction, EndWaiting};
 pub use environment::{Environment, LastResort, Publisher, SettingsChanges};
@@ -62,8 +62,8 @@ pub use settings::Settings;
 
 use crate::blocking::SharedJournal;
 use crate::clock::BootClock;
-use crate::journal::{Entry, Journal, Recorded};
-use crate::saga::{Abort, Mark};
+use crate::journal::{Journal, Recorded};
+use crate::saga::Abort;
 use crate::supervisor::Supervisor;
 use confirmation::Confirmation;
 use drive::Drive;
@@ -257,22 +257,6 @@ impl Coordinator {
         }
     }
 
-    /// One update waits for the next boot at the most: another one for it has both; and what only waits
-    /// is undone without touching what runs.
-    fn join_with_what_waits(&self, request: &mut UpdateRequest) -> Result<(), Failure> {
-        let Some(waiting) = self.journal.now(Journal::awaiting_boot)? else { return Ok(()) };
-        match &mut request.target {
-            Target::Packages(selection)
-                if request.when == When::NextBoot && !selection.is_whole_upgrade() =>
-            {
-                selection.add(&Selection::of_changes(&waiting.changes));
-            }
-            Target::Before(id) if *id == waiting.id => request.when = When::NextBoot,
-            _ => {}
-        }
-        Ok(())
-    }
-
     fn refuse_if_stuck(&self) -> Result<(), Failure> {
         if let Some(loss) = self.journal.now(Journal::loss)?.filter(LostJournal::is_suspect) {
             let suspects = loss.suspects.unwrap_or_default().join("; ");
@@ -334,94 +318,6 @@ impl Handler<Recovered> for Coordinator {
         if let Recovered(Some(waits)) = event {
             self.start_drive(Drive::resume(self.parts(), *waits), context);
         }
-    }
-}
-
-/// Request: begin a transaction. Answers its number at once; what comes of it is published.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<TransactionId, Failure>")]
-pub struct BeginTransaction {
-    /// What was asked for, in one line, for people.
-    pub title: String,
-    /// What was asked for.
-    pub request: UpdateRequest,
-    /// Only make the plan.
-    pub dry_run: bool,
-    /// Who asks.
-    pub caller: Caller,
-}
-
-impl Handler<BeginTransaction> for Coordinator {
-    type Result = Result<TransactionId, Failure>;
-
-    fn handle(
-        &mut self,
-        mut request: BeginTransaction,
-        context: &mut Self::Context,
-    ) -> Self::Result {
-        self.refuse_if_busy(request.dry_run)?;
-        self.refuse_if_stuck()?;
-        self.take_changed_settings();
-        let timeout = confirmation::timeout_of(&request, &self.settings);
-        request.request.confirm_timeout_seconds = timeout;
-        self.join_with_what_waits(&mut request.request)?;
-        let steps = steps_for(&request.request, request.dry_run);
-        let id = self.journal.now(|journal| {
-            let boot = self.boot.as_ref();
-            journal.begin(&request.title, &request.request, &request.caller, &steps, boot)
-        })?;
-        told::begun(id, &request);
-        let mut drive = Drive::begin(self.parts(), id, request, &steps);
-        drive
-            .facts
-            .warnings
-            .extend(self.unusable.as_ref().map(|why| format!("{why}; the last good one was used")));
-        self.start_drive(drive, context);
-        Ok(id)
-    }
-}
-
-/// Request: take up the transaction that ended stuck, and try again to put it back. Answers its
-/// number at once. `NotFound` when none is stuck.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<TransactionId, Failure>")]
-pub struct RepairHost;
-
-impl Handler<RepairHost> for Coordinator {
-    type Result = Result<TransactionId, Failure>;
-
-    fn handle(&mut self, _: RepairHost, context: &mut Self::Context) -> Self::Result {
-        self.refuse_if_busy(false)?;
-        let none = || {
-            Failure::new(ErrorCode::NotFound, "nothing is stuck")
-                .with_hint("Nothing needs to be done.")
-        };
-        let id = self.journal.now(Journal::stuck)?.ok_or_else(none)?.id;
-        let recorded = self.journal.now(|journal| {
-            journal.reopen(id, &Entry::new(Mark::Reopened))?;
-            journal.recorded(id)
-        })?;
-        let recorded = recorded.ok_or_else(none)?;
-        tracing::info!(transaction = %id, "taken up again");
-        self.start_drive(Drive::resume(self.parts(), recorded), context);
-        Ok(id)
-    }
-}
-
-fn steps_for(request: &UpdateRequest, dry_run: bool) -> Vec<Step> {
-    let at_boot = request.when == When::NextBoot;
-    let steps = match &request.target {
-        _ if dry_run => &[Step::Plan],
-        Target::Packages(_) if at_boot => Step::FROM_PACKAGES_AT_BOOT,
-        Target::Packages(_) => Step::FROM_PACKAGES,
-        Target::Commit(_) | Target::Pending | Target::Before(_) if at_boot => {
-            Step::FROM_COMMIT_AT_BOOT
-        }
-        Target::Commit(_) | Target::Pending | Target::Before(_) => Step::FROM_COMMIT,
-    };
-    match request.confirm_timeout_seconds {
-        Some(_) => Step::with_confirmation(steps),
-        None => steps.to_vec(),
     }
 }
 

@@ -6,7 +6,7 @@ use apt_ostree_proto::request::{Selection, Target, UpdateRequest, When};
 use apt_ostree_proto::status::Outcome;
 use apt_ostree_proto::{Failure, PackageName};
 
-use super::super::steps_for;
+use super::super::begin::steps_for;
 use super::Drive;
 use crate::journal::{Entry, FollowUp, Journal};
 use crate::port::RebootAdvice;
