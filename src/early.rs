@@ -42,8 +42,9 @@ pub async fn put_in_order() -> Result<(), Failure> {
     let parts = [
         put_back(&state, late.as_ref().ok().and_then(Option::as_ref)).await,
         carry_over(late).await,
-        take_back(&booted).await,
+        // Before what is taken back: once it has taken effect, this tree lacks nothing of it.
         bring_in(&booted).await,
+        take_back(&booted).await,
     ];
     // What failed half-way may have changed a unit.
     let must_reload = parts.iter().any(|part| *part.as_ref().unwrap_or(&true));

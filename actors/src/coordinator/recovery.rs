@@ -16,7 +16,7 @@ use super::drive::Drive;
 use super::facts::Facts;
 use super::forward::ask;
 use super::{Parts, deadline, inspect};
-use crate::journal::{Committed, Entry, Journal, LONGEST_WAY_BACK, Payload, Recorded};
+use crate::journal::{Entry, Journal, LONGEST_WAY_BACK, Payload, Recorded};
 use crate::overlay::IsDeployed;
 use crate::port::Delta;
 use crate::saga::{Abort, Legacy, Mark, is_past_pivot, legacy};
@@ -138,18 +138,20 @@ pub fn waits_for(
     journal: &Journal,
     booted: &CommitId,
 ) -> Result<Option<(TransactionId, Delta)>, Failure> {
-    let of_record = journal.awaiting_boot()?.map(|record| record.id);
-    // One whose daemon did not live to write its end down.
+    let applied = journal.applied_at_boot()?;
+    // One whose daemon did not live to write its end down; then the newest that was kept. Another one may
+    // have begun since, and have come to nothing.
     let unfinished = journal.unfinished()?.into_iter().rev();
-    let mut at_boot = unfinished.filter(|recorded| recorded.request.when == When::NextBoot);
-    let Some(id) = at_boot.next().map(|recorded| recorded.id).or(of_record) else {
-        return Ok(None);
-    };
-    let recorded = journal.recorded(id)?;
-    let committed = recorded.and_then(|recorded| Facts::of(&recorded.entries).committed);
-    let is_applied = journal.applied_at_boot()?.contains(&id);
-    let goes_with_it = |committed: &Committed| committed.tree.commit == *booted && !is_applied;
-    Ok(committed.filter(goes_with_it).map(|committed| (id, committed.delta)))
+    let of_record = journal.awaiting_boot()?.map(|record| journal.recorded(record.id));
+    let of_record = of_record.transpose()?.flatten();
+    let mut at_boot = unfinished
+        .filter(|recorded| recorded.request.when == When::NextBoot)
+        .chain(of_record)
+        .filter(|recorded| !applied.contains(&recorded.id));
+    Ok(at_boot.find_map(|recorded| {
+        let committed = Facts::of(&recorded.entries).committed?;
+        (committed.tree.commit == *booted).then_some((recorded.id, committed.delta))
+    }))
 }
 
 /// Once its undo is done the steps before may be undone too, whatever boots next.

@@ -10,6 +10,7 @@ use apt_ostree_proto::plan::Plan;
 use apt_ostree_proto::record::HistoryRecord;
 use apt_ostree_proto::request::{Caller, Selection, Target, UpdateRequest, When};
 use apt_ostree_proto::status::{HostState, Outcome};
+use apt_ostree_proto::step::Step;
 use apt_ostree_proto::{CommitId, ErrorCode, PackageName, PointName, TransactionId};
 
 use crate::daemon::{
@@ -220,6 +221,10 @@ fn an_update_for_the_next_boot_is_not_one_that_was_left_out_and_is_applied_once(
         host.disk.reboot();
         let journal = apt_ostree_actors::journal::Journal::open(state.path()).unwrap();
         let commit = record.commit.unwrap();
+        // Another one that the power was lost in.
+        let (request, caller) = (for_next_boot(upgrade()).request, Caller::default());
+        let steps = Step::FROM_PACKAGES_AT_BOOT;
+        journal.begin("another", &request, &caller, steps, Some(&host.boot())).unwrap();
         let waits = |commit: &CommitId| {
             let waits = apt_ostree_actors::coordinator::waits_for(&journal, commit).unwrap();
             waits.map(|(id, delta)| (id, delta.entries.len()))
